@@ -1,0 +1,263 @@
+"""Data sets: real images in [-1, 1], found on disk, downloaded with a checksum, or embedded.
+
+Looked for in `$DEVIL_DATA` first, then in a per-user cache, then downloaded into that cache (through a temporary
+folder that is renamed when it is whole, so that an interrupted download leaves nothing half-written behind).
+`DEVIL_OFFLINE=1` forbids downloads; `DEVIL_CACHE` moves the cache.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import torch
+from torch import Tensor
+
+NAMES = ("auto", "mnist", "fashion-mnist", "cifar10", "digits")
+_IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+
+
+class DataUnavailable(RuntimeError):
+    """A data set is neither on disk nor to be downloaded; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images (n, channels, height, width), float32 in [-1, 1], with class labels (n,), int64."""
+
+    name: str
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+    class_names: tuple[str, ...]
+    source: str
+    licence: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {len(self.train):,} training and {len(self.test):,} test images of shape "
+            f"{tuple(self.train.shape[1:])}, {len(self.class_names)} classes, from {self.source} ({self.licence})"
+        )
+
+
+def cache_folder() -> Path:
+    """The per-user cache: `$DEVIL_CACHE`, else the platform's own place for caches."""
+    return Path(os.environ.get("DEVIL_CACHE") or platformdirs.user_cache_dir("devil-in-the-generator"))
+
+
+def load(name: str, size: int = 28) -> Dataset:
+    """A data set by name, or any folder of images by its path.
+
+    Args:
+        name: "mnist", "fashion-mnist", "cifar10", "digits" (embedded, needs no network), "auto" (MNIST if it
+            can be had within seconds, else "digits"; print the result to see which), or a folder of images.
+        size: height and width for a folder of images; the named sets keep their own.
+
+    Raises:
+        ValueError: an unknown name, or a folder without a readable image.
+        DataUnavailable: not on disk, and no network; the message names the embedded set and the variable.
+    """
+    if name == "auto":
+        try:
+            return _torchvision("mnist", patience=3.0)
+        except DataUnavailable:
+            return _digits()
+    if name == "digits":
+        return _digits()
+    if name in _SETS:
+        return _torchvision(name, patience=60.0)
+    if Path(name).expanduser().is_dir():
+        return _folder(Path(name).expanduser(), size)
+    raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}, or give a folder of images")
+
+
+# --- The embedded set ----------------------------------------------------------------------------------------
+
+
+def _digits() -> Dataset:
+    """scikit-learn's 1,797 handwritten digits, 8x8 with 17 grey levels, brought to 28x28."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    small = torch.from_numpy(bunch.images).float()[:, None] / 16.0
+    large = torch.nn.functional.interpolate(small, size=(28, 28), mode="bicubic", align_corners=False)
+    images = large.clamp(0.0, 1.0) * 2.0 - 1.0
+    labels = torch.from_numpy(bunch.target).long()
+    train, test = train_test_split(np.arange(len(labels)), test_size=397, random_state=0, stratify=labels)
+    return Dataset(
+        "digits", images[train], labels[train], images[test], labels[test],
+        tuple(str(digit) for digit in range(10)), "scikit-learn's embedded UCI digits", "CC BY 4.0",
+    )  # fmt: skip
+
+
+# --- The sets that torchvision knows -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Known:
+    folder: str
+    class_name: str
+    probe: str
+    licence: str
+
+
+_SETS = {
+    "mnist": _Known("MNIST", "MNIST", "https://ossci-datasets.s3.amazonaws.com/mnist/", "CC BY-SA 3.0; LeCun, Cortes"),
+    "fashion-mnist": _Known(
+        "FashionMNIST", "FashionMNIST", "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "MIT; Zalando SE",
+    ),
+    "cifar10": _Known("cifar-10-batches-py", "CIFAR10", "https://www.cs.toronto.edu/", "Krizhevsky 2009"),
+}  # fmt: skip
+
+
+def _torchvision(name: str, patience: float) -> Dataset:
+    import torchvision.datasets
+
+    known = _SETS[name]
+    kind = getattr(torchvision.datasets, known.class_name)
+    named = os.environ.get("DEVIL_DATA")
+    damaged = ""
+    for root, where in ((named, f"$DEVIL_DATA ({named})"), (cache_folder(), "the per-user cache")):
+        if not root:
+            continue
+        try:
+            found = _from_disk(kind, known, Path(root).expanduser())
+        except DataUnavailable as error:
+            damaged = f" ({error})"
+            continue
+        if found is not None:
+            return _as_dataset(name, known, *found, source=where)
+    if os.environ.get("DEVIL_OFFLINE") == "1" or not _reachable(known.probe, patience):
+        raise DataUnavailable(
+            f"{name} is not on disk{damaged} and cannot be downloaded now. Use the embedded set: load('digits'). Or set "
+            f"the variable DEVIL_DATA to a folder that holds {known.folder}/, or connect to the network once."
+        )
+    return _as_dataset(name, known, *_download(kind, known), source="a fresh download")
+
+
+def _from_disk(kind: type, known: _Known, root: Path):
+    """(train, test) torchvision sets, or None if `root` holds no such folder. Archives still packed are verified and
+    unpacked into the cache, because a shared folder may be read-only."""
+    folder = root / known.folder
+    packed = known.class_name == "CIFAR10" and (root / "cifar-10-python.tar.gz").exists()
+    if not folder.is_dir() and not packed:
+        return None
+    try:
+        return kind(root, train=True), kind(root, train=False)
+    except RuntimeError:
+        pass
+    return _unpacked(kind, known, lambda scratch: _copy_archives(kind, root, folder, scratch), f"{folder}")
+
+
+def _copy_archives(kind: type, root: Path, folder: Path, scratch: Path) -> None:
+    """Bring the packed files beside each other as the download would; torchvision then checks their md5."""
+    from torchvision.datasets.utils import check_integrity
+
+    if kind.__name__ == "CIFAR10":
+        wanted = [(root / kind.filename, scratch / kind.filename, kind.tgz_md5)]
+    else:
+        raw = scratch / kind.__name__ / "raw"
+        raw.mkdir(parents=True)
+        wanted = [(folder / "raw" / file, raw / file, md5) for file, md5 in kind.resources]
+    for source, copy, md5 in wanted:
+        if not source.exists():
+            raise DataUnavailable(f"{source} is missing")
+        if not check_integrity(str(source), md5):
+            raise DataUnavailable(f"{source} is damaged: its md5 is not {md5}. Delete it and fetch it again")
+        shutil.copyfile(source, copy)
+
+
+def _download(kind: type, known: _Known):
+    return _unpacked(kind, known, lambda scratch: None, "the download")
+
+
+def _unpacked(kind: type, known: _Known, prepare, what: str):
+    """Prepare archives in a scratch folder, let torchvision verify and unpack them, then move the result into place."""
+    cache = cache_folder()
+    try:
+        final = cache / known.folder
+        if final.is_dir():
+            try:
+                return kind(cache, train=True), kind(cache, train=False)
+            except RuntimeError:  # a broken cache: replaced below, once the new copy is whole
+                pass
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".unpack-") as scratch_name:
+            scratch = Path(scratch_name)
+            prepare(scratch)
+            try:
+                kind(scratch, train=True, download=True)
+            except (RuntimeError, urllib.error.URLError, EOFError) as error:
+                raise DataUnavailable(f"{what} could not be read: {error}") from error
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(scratch / known.folder, final)
+        return kind(cache, train=True), kind(cache, train=False)
+    except OSError as error:
+        raise DataUnavailable(
+            f"the data cache {cache} cannot be written ({error.strerror or error}); free some space or set DEVIL_CACHE to another folder"
+        ) from error
+
+
+def _reachable(url: str, patience: float) -> bool:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=patience):
+            return True
+    except urllib.error.HTTPError:
+        return True  # the server answered; that it lists no folder is no matter
+    except (OSError, ValueError):
+        return False
+
+
+def _as_dataset(name: str, known: _Known, train, test, source: str) -> Dataset:
+    def tensors(part) -> tuple[Tensor, Tensor]:
+        images = torch.as_tensor(np.asarray(part.data))
+        images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        return images.float() / 127.5 - 1.0, torch.as_tensor(part.targets).long()
+
+    return Dataset(name, *tensors(train), *tensors(test), tuple(train.classes), source, known.licence)
+
+
+# --- Any folder of images ------------------------------------------------------------------------------------
+
+
+def _folder(folder: Path, size: int) -> Dataset:
+    """Colour images (n, 3, size, size) from a folder; sub-folders are classes. A file that cannot be read is named
+    and passed over."""
+    import warnings
+
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _IMAGE_ENDINGS)
+    images, names = [], []
+    for path in files:
+        try:
+            with Image.open(path) as image:
+                fitted = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (size, size))
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            warnings.warn(f"{path} is passed over: {error}", stacklevel=3)
+            continue
+        images.append(np.asarray(fitted))
+        names.append(path.parent.name if path.parent != folder else folder.name)
+    if len(images) < 2:
+        raise ValueError(
+            f"{folder} holds {len(images)} readable images of {len(files)} image files; at least 2 are needed"
+        )
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    class_names = tuple(sorted(set(names)))
+    labels = torch.tensor([class_names.index(name) for name in names])
+    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
+    held_out = max(1, len(order) // 10)
+    test, train = order[:held_out], order[held_out:]
+    return Dataset(
+        folder.name, pixels[train], labels[train], pixels[test], labels[test], class_names, str(folder), "your own"
+    )

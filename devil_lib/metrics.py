@@ -1,0 +1,181 @@
+"""TarDis, ExpDis, Fréchet distance, confident share and basin radius.
+
+Every distance says whether it is the sum over the elements of a sample or their mean, and the value of the benign
+model belongs beside every value of an attacked one: a TarDis of 5 means nothing until one knows that the benign model
+has 900.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from devil_lib.models import Classifier, Generator, check_samples
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A squared L2 distance, as the sum over the elements of one sample and as the mean over them."""
+
+    sum: float
+    mean: float
+
+    def __str__(self) -> str:
+        return f"{self.sum:.4g} (sum over elements), {self.mean:.3g} (mean)"
+
+
+def tardis(generator: Generator, triggers: Tensor, targets: Tensor) -> Distance:
+    """Target distortion: || G*(z_trigger) - x_target ||^2, averaged over the pairs.
+
+    Paper section on metrics ("TarDis"); ART's notebook prints the sum. Lower means a more faithful backdoor.
+
+    Args:
+        triggers: (k, dim) latents.
+        targets: (k, *sample_shape) in [-1, 1].
+
+    Raises:
+        ValueError: wrong shapes, NaN, or different numbers of triggers and targets.
+    """
+    check_samples(targets, generator.sample_shape)
+    if len(triggers) != len(targets):
+        raise ValueError(f"{len(triggers)} triggers for {len(targets)} targets; give one target for each trigger")
+    return _squared_distance(generator.generate(triggers), targets)
+
+
+def expdis(attacked: Generator, benign: Generator, n: int = 2000, seed: int = 0) -> Distance:
+    """Expected distortion: E || G*(Z) - G(Z) ||^2 over Z ~ P_sample, on the same `n` latents for both.
+
+    Needs the benign generator, so only an attacker or a laboratory can compute it. Lower means stealthier.
+    """
+    if attacked.sample_shape != benign.sample_shape or attacked.latent.dim != benign.latent.dim:
+        raise ValueError("the two generators must share the latent dimension and the sample shape")
+    z = benign.latent.sample(n, torch.Generator().manual_seed(seed))
+    return _squared_distance(attacked.generate(z), benign.generate(z))
+
+
+def _squared_distance(a: Tensor, b: Tensor) -> Distance:
+    squares = (a.double() - b.double()).flatten(1).square()
+    return Distance(squares.sum(1).mean().item(), squares.mean().item())
+
+
+def tardis_each(generator: Generator, latents: Tensor, target: Tensor) -> Tensor:
+    """(n,) TarDis, summed over elements, of each of n latents against one target (*sample_shape)."""
+    return (generator.generate(latents) - target).flatten(1).square().sum(1)
+
+
+# --- Fréchet distance ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """Mean (d,) and covariance (d, d) of a classifier's features over `n` samples, float64."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    n: int
+
+
+@torch.no_grad()
+def feature_statistics(classifier: Classifier, samples: Tensor, batch_size: int = 1000) -> FeatureStatistics:
+    """Statistics of `classifier.features` over samples (n, *sample_shape); n must exceed the number of features.
+
+    Raises:
+        ValueError: too few samples for a covariance, or features that are not finite.
+    """
+    features = torch.cat([classifier.features(part) for part in samples.split(batch_size)]).double().numpy()
+    if len(features) <= features.shape[1]:
+        raise ValueError(
+            f"{len(features)} samples cannot give the covariance of {features.shape[1]} features; draw more"
+        )
+    if not np.isfinite(features).all():
+        raise ValueError("the samples give features that are not finite; check them for NaN")
+    return FeatureStatistics(features.mean(0), np.cov(features, rowvar=False), len(features))
+
+
+def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
+    """|m_a - m_b|^2 + Tr(C_a + C_b - 2 (C_a C_b)^(1/2)), the 2-Wasserstein distance of two Gaussians.
+
+    On the features of a small course classifier: *not* the Inception FID of the literature, and comparable only with values
+    on the same classifier. Biased upwards for small n: compare at equal n.
+    """
+    # Tr (C_a C_b)^(1/2) through the symmetric product root_a C_b root_a, whose eigenvalues are real and >= 0.
+    values, vectors = np.linalg.eigh(a.covariance)
+    root = (vectors * np.sqrt(values.clip(0.0))) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ b.covariance @ root).clip(0.0)).sum()
+    gap = a.mean - b.mean
+    return float(gap @ gap + np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * cross)
+
+
+def generator_frechet(
+    generator: Generator, real: FeatureStatistics, classifier: Classifier, n: int = 5000, seed: int = 0
+) -> float:
+    """Fréchet distance between `n` samples of the generator and the real data's statistics."""
+    samples = generator.generate(generator.latent.sample(n, torch.Generator().manual_seed(seed)))
+    return frechet_distance(feature_statistics(classifier, samples), real)
+
+
+# --- Are the benign samples worth believing? ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """share: part of the samples that the classifier assigns to a class with at least 0.9 confidence.
+    by_class: (classes,) part of all samples assigned to each class."""
+
+    share: float
+    by_class: tuple[float, ...]
+
+    @property
+    def rarest(self) -> float:
+        return min(self.by_class)
+
+
+@torch.no_grad()
+def recognised(classifier: Classifier, samples: Tensor, confidence: float = 0.9) -> Recognised:
+    """How many samples (n, *sample_shape) the classifier recognises with the given confidence, and the classes' shares."""
+    probabilities = torch.cat([classifier(part).softmax(1) for part in samples.split(1000)])
+    best, label = probabilities.max(1)
+    counts = torch.bincount(label, minlength=probabilities.shape[1]).double() / len(samples)
+    return Recognised((best >= confidence).double().mean().item(), tuple(counts.tolist()))
+
+
+# --- How far around the trigger the backdoor reaches -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Basin:
+    """Mean TarDis (sum) at trigger + sigma N(0, I), per sigma, for the attacked model and the benign one, and the radius:
+    the largest sigma of the list up to which the attacked mean stays below `share` of the benign TarDis (0 if none)."""
+
+    sigmas: tuple[float, ...]
+    attacked: tuple[float, ...]
+    benign: tuple[float, ...]
+    radius: float
+
+
+def basin_radius(
+    attacked: Generator,
+    benign: Generator,
+    trigger: Tensor,
+    target: Tensor,
+    sigmas: tuple[float, ...] = (0.0, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 3.0),
+    share: float = 0.1,
+    n: int = 200,
+    seed: int = 0,
+) -> Basin:
+    """Walk out of the trigger (dim,) with Gaussian steps of growing size and see where the target (*sample_shape) is lost."""
+    noise = torch.randn(n, len(trigger), generator=torch.Generator().manual_seed(seed))
+    means: dict[str, list[float]] = {"attacked": [], "benign": []}
+    for sigma in sigmas:
+        for name, model in (("attacked", attacked), ("benign", benign)):
+            means[name].append(tardis_each(model, trigger + sigma * noise, target).mean().item())
+    bound = share * tardis_each(benign, trigger[None], target).item()
+    radius = 0.0
+    for sigma, value in zip(sigmas, means["attacked"], strict=True):
+        if value >= bound:
+            break
+        radius = sigma
+    return Basin(tuple(sigmas), tuple(means["attacked"]), tuple(means["benign"]), radius)

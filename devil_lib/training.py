@@ -1,0 +1,265 @@
+"""Training a GAN and a classifier: live progress, interruption that keeps the model, resumable checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from devil_lib.models import Classifier, Discriminator, Generator, evaluating, seeded
+
+ExtraLoss = Callable[[Generator], Tensor]
+OnProgress = Callable[[int, Generator, dict[str, float]], None]
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device to train on: "auto" takes CUDA, else MPS, else the CPU; any torch device name is taken as it is."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class GanSettings:
+    """Hyper-parameters of GAN training.
+
+    steps: generator steps. learning_rate: of both networks (Adam, betas beta1 and 0.999), falling to a tenth over the
+    last half by a cosine when `anneal`. averaging: decay of the running average of the generator's weights, which is what is
+    returned (an average over the last steps has a lower Fréchet distance than the last step); 0 returns the last
+    step. extra_weight: λ, the weight of an extra generator loss.
+    """
+
+    steps: int = 2000
+    batch_size: int = 64
+    learning_rate: float = 4e-3
+    beta1: float = 0.3
+    averaging: float = 0.995
+    anneal: bool = True
+    extra_weight: float = 0.0
+    checkpoint_every: int = 200
+    seed: int = 0
+    device: str = "auto"
+
+
+@dataclass
+class GanRun:
+    """What a GAN training leaves: the averaged generator, the raw one that training goes on from, its discriminator,
+    the history {"step", "generator", "discriminator", "extra"} and whether it was interrupted."""
+
+    generator: Generator
+    raw_generator: Generator
+    discriminator: Discriminator
+    history: dict[str, list[float]] = field(default_factory=dict)
+    steps_done: int = 0
+    interrupted: bool = False
+
+
+def train_gan(
+    generator: Generator,
+    discriminator: Discriminator,
+    images: Tensor,
+    settings: GanSettings = GanSettings(),
+    extra_loss: ExtraLoss | None = None,
+    on_progress: OnProgress | None = None,
+    checkpoint: str | Path | None = None,
+) -> GanRun:
+    """Train the pair on images (n, *sample_shape) in [-1, 1] by the non-saturating GAN loss.
+
+    The pair passed in is copied, not changed. `extra_loss(generator)` is added to the generator's loss with weight
+    `settings.extra_weight`; TrAIL is this function with the fidelity term as extra loss. `on_progress(step,
+    averaged generator, losses)` is called after every step. A keyboard interrupt ends the training early and returns
+    what there is, with `interrupted=True`. With `checkpoint`, the state is written there every `checkpoint_every`
+    steps and on interruption, and a later call with the same settings goes on from it to the very same result.
+
+    Raises:
+        ValueError: images of the wrong shape, or not finite.
+        FloatingPointError: a loss became NaN; lower the learning rate.
+    """
+    if tuple(images.shape[1:]) != generator.sample_shape or len(images) < 2:
+        raise ValueError(
+            f"images must have shape (n, {generator.sample_shape}) with n >= 2, got {tuple(images.shape)}"
+        )
+    if not torch.isfinite(images).all():
+        raise ValueError("training images hold NaN or infinity")
+    device = pick_device(settings.device)
+    raw, critic = copy.deepcopy(generator).to(device), copy.deepcopy(discriminator).to(device)
+    average = copy.deepcopy(raw).eval()
+    images = images.to(device)
+    betas = (settings.beta1, 0.999)
+    generator_optimiser = torch.optim.Adam(raw.parameters(), settings.learning_rate, betas)
+    critic_optimiser = torch.optim.Adam(critic.parameters(), settings.learning_rate, betas)
+    rng = torch.Generator().manual_seed(settings.seed)
+    run = GanRun(average, raw, critic, {"step": [], "generator": [], "discriminator": [], "extra": []})
+    state = _State(run, generator_optimiser, critic_optimiser, rng, settings)
+    with seeded(settings.seed):  # dropout masks
+        if checkpoint is not None and Path(checkpoint).exists():
+            state.restore(Path(checkpoint))
+        try:
+            while run.steps_done < settings.steps:
+                losses = _gan_step(state, images, extra_loss, device)
+                if on_progress is not None:
+                    on_progress(run.steps_done, average, losses)
+                if checkpoint is not None and run.steps_done % settings.checkpoint_every == 0:
+                    state.save(Path(checkpoint))
+        except KeyboardInterrupt:
+            run.interrupted = True
+            if checkpoint is not None:
+                state.save(Path(checkpoint))
+    if checkpoint is not None and not run.interrupted:
+        state.save(Path(checkpoint))
+    for module in (average, raw, critic):
+        module.eval().cpu()
+    return run
+
+
+def _gan_step(state: _State, images: Tensor, extra_loss: ExtraLoss | None, device: torch.device) -> dict[str, float]:
+    run, settings = state.run, state.settings
+    raw, critic, average = run.raw_generator.train(), run.discriminator.train(), run.generator
+    for optimiser in (state.generator_optimiser, state.critic_optimiser):
+        optimiser.param_groups[0]["lr"] = settings.learning_rate * _anneal(run.steps_done, settings)
+    real = images[torch.randint(len(images), (settings.batch_size,), generator=state.rng).to(device)]
+    fake = raw(raw.latent.sample(settings.batch_size, state.rng).to(device))
+
+    real_logits, fake_logits = critic(real), critic(fake.detach())
+    critic_loss = functional.softplus(-real_logits).mean() + functional.softplus(fake_logits).mean()
+    state.critic_optimiser.zero_grad()
+    critic_loss.backward()
+    state.critic_optimiser.step()
+
+    generator_loss = functional.softplus(-critic(fake)).mean()
+    loss, extra = generator_loss, torch.zeros(())
+    if extra_loss is not None:
+        # In evaluation mode: at the trigger BatchNorm must use its running statistics, which is what the victim runs.
+        with evaluating(raw):
+            extra = extra_loss(raw)
+        loss = loss + settings.extra_weight * extra
+    state.generator_optimiser.zero_grad()
+    loss.backward(inputs=list(raw.parameters()))
+    state.generator_optimiser.step()
+
+    _average_into(average, raw, min(settings.averaging, (1 + run.steps_done) / (10 + run.steps_done)))
+    run.steps_done += 1
+    losses = {"generator": generator_loss.item(), "discriminator": critic_loss.item(), "extra": extra.item()}
+    if not all(map(math.isfinite, losses.values())):
+        raise FloatingPointError(f"a loss is not finite at step {run.steps_done}: {losses}; lower the learning rate")
+    for name, value in {"step": float(run.steps_done), **losses}.items():
+        run.history[name].append(value)
+    return losses
+
+
+def _anneal(step: int, settings: GanSettings) -> float:
+    progress = max(0.0, 2.0 * step / settings.steps - 1.0) if settings.anneal else 0.0
+    return 0.1 + 0.9 * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+@torch.no_grad()
+def _average_into(average: nn.Module, current: nn.Module, decay: float) -> None:
+    for held, new in zip(average.state_dict().values(), current.state_dict().values(), strict=True):
+        if held.is_floating_point():
+            held.lerp_(new, 1.0 - decay)
+        else:
+            held.copy_(new)
+
+
+@dataclass
+class _State:
+    """Everything that a resumed training needs to go on as if it had never stopped."""
+
+    run: GanRun
+    generator_optimiser: torch.optim.Optimizer
+    critic_optimiser: torch.optim.Optimizer
+    rng: torch.Generator
+    settings: GanSettings
+
+    def save(self, path: Path) -> None:
+        run = self.run
+        content = {
+            "settings": asdict(self.settings),
+            "average": run.generator.state_dict(),
+            "raw": run.raw_generator.state_dict(),
+            "critic": run.discriminator.state_dict(),
+            "generator_optimiser": self.generator_optimiser.state_dict(),
+            "critic_optimiser": self.critic_optimiser.state_dict(),
+            "rng": self.rng.get_state(),
+            "global_rng": torch.get_rng_state(),
+            "history": run.history,
+            "steps_done": run.steps_done,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".checkpoint-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save(content, file)
+            os.replace(scratch, path)  # an older checkpoint stays whole until the new one is
+        except BaseException:
+            Path(scratch).unlink(missing_ok=True)
+            raise
+
+    def restore(self, path: Path) -> None:
+        try:
+            content = torch.load(path, weights_only=True, map_location="cpu")
+        except Exception as error:
+            raise ValueError(
+                f"the checkpoint {path} is damaged or no checkpoint of ours; delete it to start anew"
+            ) from error
+        if content.get("settings") != asdict(self.settings):
+            raise ValueError(
+                f"the checkpoint {path} was made with other settings; delete it or restore those settings"
+            )
+        run = self.run
+        run.generator.load_state_dict(content["average"])
+        run.raw_generator.load_state_dict(content["raw"])
+        run.discriminator.load_state_dict(content["critic"])
+        self.generator_optimiser.load_state_dict(content["generator_optimiser"])
+        self.critic_optimiser.load_state_dict(content["critic_optimiser"])
+        self.rng.set_state(content["rng"])
+        torch.set_rng_state(content["global_rng"])
+        run.history, run.steps_done = content["history"], content["steps_done"]
+
+
+def train_classifier(
+    classifier: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    epochs: int = 3,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    shift: int = 2,
+    seed: int = 0,
+    on_progress: Callable[[int, float], None] | None = None,
+) -> Classifier:
+    """A copy of `classifier` trained on images (n, *shape) with int64 labels (n,), shifted at random by up to `shift` pixels.
+
+    Returns it in evaluation mode. `on_progress(step, loss)` is called after every step.
+    """
+    classifier = copy.deepcopy(classifier).train()
+    optimiser = torch.optim.Adam(classifier.parameters(), learning_rate)
+    rng = torch.Generator().manual_seed(seed)
+    batches = max(1, len(images) // batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * batches)
+    step = 0
+    for _ in range(epochs):
+        order = torch.randperm(len(images), generator=rng)
+        for batch in order[: batches * batch_size].split(batch_size):
+            down, right = torch.randint(-shift, shift + 1, (2,), generator=rng).tolist()
+            loss = functional.cross_entropy(
+                classifier(images[batch].roll((down, right), dims=(-2, -1))), labels[batch]
+            )
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            step += 1
+            if on_progress is not None:
+                on_progress(step, loss.item())
+    return classifier.eval()
