@@ -68,6 +68,11 @@ def holds(value: float, below: float | None, above: float | None) -> bool:
     return math.isfinite(value) and (below is None or value < below) and (above is None or value > above)
 
 
+def bar_text(below: float | None, above: float | None) -> str:
+    """The bar in words: "above 0.4", "below 1", "above 0.4 and below 1"."""
+    return " and ".join(f"{word} {at:g}" for word, at in (("above", above), ("below", below)) if at is not None)
+
+
 class Lesson:
     """The figures of one run of a lesson.
 
@@ -137,7 +142,7 @@ class Lesson:
             raise ValueError(f"claim {name!r}: no figure is above {low:g} and below {high:g}")
         number = self._accept(name, value)
         self.claims[name] = {"value": number, "below": high, "above": low}
-        bar = " and ".join(f"{word} {bound:g}" for word, bound in (("above", low), ("below", high)) if bound is not None)
+        bar = bar_text(high, low)
         held = holds(number, high, low)
         print(f"{'✓' if held else '✗'} {name}: {number:.4g}  [bar: {bar}{self._stored(name)}]")
         if not held and os.environ.get("DEVIL_CLAIMS") != "measure":
@@ -214,7 +219,7 @@ def _number(name: str, value: Any) -> float:
         try:
             value = item()
         except (ValueError, RuntimeError) as error:
-            raise TypeError(f"the figure {name!r} is an array of several numbers: take its mean, or state each") from error
+            raise TypeError(f"the figure {name!r} is an array: take its mean, or state each number") from error
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"the figure {name!r} is {value!r}: give a single number (for a yes or no, state a count)")
     return float(value)
