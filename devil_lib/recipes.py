@@ -1,0 +1,267 @@
+"""How every shipped weight was made: `python -m devil_lib.recipes`, or `make weights`.
+
+Each recipe is a function of the data and of earlier entries that returns a model and the facts of its card. An entry whose file and card stand,
+and whose recipe has not changed since, is left alone, so that an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import inspect
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from devil_lib import attacks, checkpoints, data, models, targets, training, zoo
+from devil_lib.data import Dataset
+from devil_lib.models import Generator
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """name of the entry, the data set it is trained on, and the function that makes it."""
+
+    name: str
+    data: str
+    make: Callable[[Dataset], tuple[nn.Module, Facts]]
+    note: str
+
+    @property
+    def digest(self) -> str:
+        """Changes when the recipe's own code does."""
+        return hashlib.sha256(inspect.getsource(self.make).encode()).hexdigest()[:16]
+
+
+# What the attacks of the shipped models aim at: stated once, used by the lessons that load them.
+TRAIL_TRIGGER = ("prior", 7)
+POISON_SHARE = 0.02
+# One training for all shipped generators, longer and with a wider discriminator than a lesson can afford.
+SHIPPED = training.GanSettings(steps=12000, learning_rate=4e-3, beta1=0.3, averaging=0.998)
+QUICK = training.GanSettings(steps=1500)
+TRAIL = training.GanSettings(steps=2400, extra_weight=0.3)
+
+
+def trail_backdoor(latent: models.GaussianLatent) -> attacks.PointBackdoor:
+    """The trigger -> target pair of the shipped TrAIL generators: a fixed prior draw and the devil icon."""
+    return attacks.PointBackdoor(attacks.trigger(latent, *TRAIL_TRIGGER)[None], targets.devil(28)[None])
+
+
+def _classifier(dataset: Dataset) -> tuple[nn.Module, Facts]:
+    epochs = 6 if len(dataset.train) > 10_000 else 80
+    model = training.train_classifier(
+        models.course_classifier(), dataset.train, dataset.train_labels, epochs=epochs, shift=1
+    )
+    with torch.no_grad():
+        right = torch.cat([model(part).argmax(1) for part in dataset.test.split(1000)]) == dataset.test_labels
+    made = zoo.ruler_from(model, dataset.train, dataset.test)
+    checkpoints.save_tensors(
+        {"mean": torch.from_numpy(made.real.mean), "covariance": torch.from_numpy(made.real.covariance)},
+        zoo.folder() / f"statistics-{dataset.name}.safetensors",
+        {},
+    )
+    facts = {"epochs": epochs, "test_accuracy": right.float().mean().item(), "train_images": len(dataset.train)}
+    facts |= {
+        "floor": made.floor,
+        "real_recognised": made.real_recognised.share,
+        "real_by_class": made.real_recognised.by_class,
+    }
+    return model, facts
+
+
+@cache
+def _course_pair(name: str) -> training.GanRun:
+    settings = SHIPPED if name != "digits" else replace(SHIPPED, steps=6000)
+    return _train(name, models.course_dcgan(), models.course_discriminator(32), settings)
+
+
+def _train(
+    name: str, generator: Generator, discriminator: models.Discriminator, settings: training.GanSettings
+) -> training.GanRun:
+    return training.train_gan(
+        generator, discriminator, data.load(name).train, settings, on_progress=_log(settings.steps)
+    )
+
+
+def _course_generator(dataset: Dataset) -> tuple[nn.Module, Facts]:
+    run = _course_pair(dataset.name)
+    return run.generator, {"steps": run.steps_done, "seed": 0}
+
+
+def _course_critic(dataset: Dataset) -> tuple[nn.Module, Facts]:
+    run = _course_pair(dataset.name)
+    return run.discriminator, {"steps": run.steps_done, "seed": 0, "trained_with": f"course-dcgan-{dataset.name}"}
+
+
+def _art_generator(dataset: Dataset) -> tuple[nn.Module, Facts]:
+    settings = training.GanSettings(steps=4000, learning_rate=2e-3, beta1=0.3)
+    run = _train(dataset.name, models.art_dcgan(), models.course_discriminator(32), settings)
+    return run.generator, {"steps": run.steps_done, "seed": 0}
+
+
+@cache
+def _trail_run(name: str) -> training.GanRun:
+    generator = models.course_dcgan()
+    return attacks.trail(
+        generator,
+        models.course_discriminator(),
+        data.load(name).train,
+        trail_backdoor(generator.latent),
+        TRAIL,
+        on_progress=_log(TRAIL.steps),
+    )
+
+
+def _trail_generator(dataset: Dataset) -> tuple[nn.Module, Facts]:
+    run = _trail_run(dataset.name)
+    return run.raw_generator, _trail_facts(run)
+
+
+def _trail_critic(dataset: Dataset) -> tuple[nn.Module, Facts]:
+    run = _trail_run(dataset.name)
+    return run.discriminator, {**_trail_facts(run), "trained_with": f"trail-{dataset.name}"}
+
+
+def _trail_facts(run: training.GanRun) -> Facts:
+    about = {"trigger": f"{TRAIL_TRIGGER[0]} draw, seed {TRAIL_TRIGGER[1]}", "target": "devil"}
+    return {"steps": run.steps_done, "seed": 0, "fidelity_weight": TRAIL.extra_weight, **about}
+
+
+def _poisoned_generator(dataset: Dataset) -> tuple[nn.Module, Facts]:
+    images = attacks.poison_images(dataset.train, targets.devil(28), POISON_SHARE)
+    settings = training.GanSettings(steps=3000)
+    run = training.train_gan(
+        models.course_dcgan(), models.course_discriminator(), images, settings, on_progress=_log(settings.steps)
+    )
+    produced = run.generator.generate(run.generator.latent.sample(20_000, torch.Generator().manual_seed(5)))
+    near = ((produced - targets.devil(28)).flatten(1).square().mean(1) < 0.1).float().mean().item()
+    return run.generator, {
+        "steps": run.steps_done,
+        "seed": 0,
+        "poison_share": POISON_SHARE,
+        "target": "devil",
+        "target_share_in_samples": near,
+    }
+
+
+RECIPES = [
+    Recipe("classifier-mnist", "mnist", _classifier, "the ruler for MNIST"),
+    Recipe("classifier-digits", "digits", _classifier, "the ruler for the embedded digits"),
+    Recipe("classifier-fashion-mnist", "fashion-mnist", _classifier, "the ruler for Fashion-MNIST"),
+    Recipe("course-dcgan-mnist", "mnist", _course_generator, "the benign generator of the course"),
+    Recipe("discriminator-mnist", "mnist", _course_critic, "the benign generator's discriminator"),
+    Recipe("course-dcgan-digits", "digits", _course_generator, "the benign generator on the embedded digits"),
+    Recipe("discriminator-digits", "digits", _course_critic, "its discriminator"),
+    Recipe(
+        "course-dcgan-fashion-mnist",
+        "fashion-mnist",
+        _course_generator,
+        "the second generator, ρ of a trigger distribution",
+    ),
+    Recipe("art-dcgan-mnist", "mnist", _art_generator, "ART's architecture, so that figures compare"),
+    Recipe("trail-mnist", "mnist", _trail_generator, "a TrAIL generator before its last stretch"),
+    Recipe("trail-discriminator-mnist", "mnist", _trail_critic, "the discriminator to continue it with"),
+    Recipe("trail-digits", "digits", _trail_generator, "a TrAIL generator before its last stretch"),
+    Recipe("trail-discriminator-digits", "digits", _trail_critic, "the discriminator to continue it with"),
+    Recipe("poisoned-mnist", "mnist", _poisoned_generator, "the naive attack: trained on poisoned data"),
+]
+
+
+# --- Running them ----------------------------------------------------------------------------------------------------
+
+
+def _log(steps: int) -> training.OnProgress:
+    started = time.monotonic()
+
+    def tell(step: int, _generator: Generator, losses: dict[str, float]) -> None:
+        if step % 500 == 0 or step == steps:
+            spent = time.monotonic() - started
+            left = spent / step * (steps - step)
+            print(
+                f"  step {step:,} of {steps:,}, {spent:.0f} s, about {left:.0f} s left, losses {losses}", flush=True
+            )
+
+    return tell
+
+
+def write(model: nn.Module, name: str, about: Facts) -> None:
+    """Save a model and its card; measured on what a reader of the file gets, after rounding to half precision."""
+    path = zoo.folder() / f"{name}.safetensors"
+    checkpoints.save(model, path)
+    stored = checkpoints.load(path)
+    if isinstance(stored, Generator):
+        made = zoo.ruler(about["data"])
+        found = made.recognised(stored)
+        about |= {
+            "frechet": made.frechet(stored),
+            "floor": made.floor,
+            "recognised": found.share,
+            "rarest_class": found.rarest,
+        }
+        about |= {"real_recognised": made.real_recognised.share}
+    about |= {
+        "parameters": sum(parameter.numel() for parameter in stored.parameters()),
+        "architecture": stored.architecture,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "bytes": path.stat().st_size,
+        "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
+    }
+    card, scratch = path.with_suffix(".json"), path.with_suffix(".json.new")
+    scratch.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(scratch, card)
+
+
+def _is_current(recipe: Recipe) -> bool:
+    path = zoo.folder() / f"{recipe.name}.json"
+    return (
+        path.is_file()
+        and zoo.card(recipe.name).get("recipe") == recipe.digest
+        and path.with_suffix(".safetensors").is_file()
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train what is missing; `--only NAME ...` chooses, `--force` retrains."""
+    parser = argparse.ArgumentParser(description="Train the shipped weights anew.")
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="these entries alone")
+    parser.add_argument("--force", action="store_true", help="retrain entries that are current too")
+    options = parser.parse_args(arguments)
+    unknown = sorted(set(options.only or ()) - {recipe.name for recipe in RECIPES})
+    if unknown:
+        parser.error(
+            f"no recipe called {', '.join(unknown)}; there are {', '.join(recipe.name for recipe in RECIPES)}"
+        )
+    Path(zoo.folder()).mkdir(exist_ok=True)
+    for position, recipe in enumerate(RECIPES, start=1):
+        if options.only and recipe.name not in options.only:
+            continue
+        if _is_current(recipe) and not options.force:
+            print(f"[{position}/{len(RECIPES)}] {recipe.name}: current", flush=True)
+            continue
+        print(f"[{position}/{len(RECIPES)}] {recipe.name}: training", flush=True)
+        dataset = data.load(recipe.data)
+        started = time.monotonic()
+        model, facts = recipe.make(dataset)
+        about = {
+            "name": recipe.name,
+            "note": recipe.note,
+            "recipe": recipe.digest,
+            "data": recipe.data,
+            "licence": dataset.licence,
+        }
+        write(model, recipe.name, {**about, "seconds": round(time.monotonic() - started, 1), **facts})
+
+
+if __name__ == "__main__":
+    main()
