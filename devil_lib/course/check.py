@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from devil_lib.course.execute import run_notebook
 from devil_lib.course.lessons import LessonError, check_parameters, read_lesson
 from devil_lib.lesson import bar_text, holds
 
-Kind = Literal["parameters", "error", "timeout", "kernel", "no results", "no claims", "not finite", "out of bounds"]
+Kind = Literal[
+    "parameters", "error", "timeout", "kernel", "no results", "no claims", "not finite", "out of bounds", "page"
+]
 TIMEOUTS = {"quick": 600.0, "lab": 3600.0, "full": 7 * 24 * 3600.0}
 
 
@@ -56,6 +59,7 @@ def check_notebook(
     *,
     threads: int = 2,
     environment: Mapping[str, str] | None = None,
+    stop: threading.Event | None = None,
 ) -> Report:
     """Run a lesson and check what it leaves.
 
@@ -67,6 +71,7 @@ def check_notebook(
         timeout: seconds for each cell and the whole lesson; None takes the profile's own.
         threads: threads of the kernel's numerical libraries.
         environment: further environment variables of the kernel.
+        stop: set by a caller that is ending all runs.
 
     Raises:
         ValueError: an unknown profile. FileNotFoundError: no such notebook.
@@ -89,7 +94,9 @@ def check_notebook(
         return Report(path.stem, (Problem("parameters", str(error)),), 0.0, None, executed)
 
     limit = TIMEOUTS[profile] if timeout is None else timeout
-    execution = run_notebook(path, executed, given, timeout=limit, threads=threads, environment=environment)
+    execution = run_notebook(
+        path, executed, given, timeout=limit, threads=threads, environment=environment, stop=stop
+    )
     problems: list[Problem] = []
     if execution.outcome != "passed":
         problems.append(Problem(execution.outcome, execution.message))

@@ -1,6 +1,6 @@
 """Running one notebook through papermill in a process of its own, which can be ended whatever the kernel does.
 
-    python -m devil_lib.course.execute JOB.json     (called by `run_notebook`, not by hand)
+python -m devil_lib.course.execute JOB.json     (called by `run_notebook`, not by hand)
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ def run_notebook(
     timeout: float,
     threads: int = 2,
     environment: Mapping[str, str] | None = None,
+    stop: threading.Event | None = None,
 ) -> Execution:
     """Run a notebook and leave the executed copy; a kernel that does not start is tried once more.
 
@@ -50,12 +52,13 @@ def run_notebook(
         timeout: seconds, for each cell and (with two kernel starts on top) for the whole notebook.
         threads: threads that the kernel's numerical libraries may use.
         environment: further environment variables of the kernel.
+        stop: set by a caller that is ending all runs, so that a run it ended is not taken for a failed start.
     """
     executed.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     for attempt in (1, 2):
         report, started = _run_once(notebook, executed, parameters, timeout, threads, environment or {})
-        if report.outcome != "kernel" or started or attempt == 2:
+        if report.outcome != "kernel" or started or attempt == 2 or (stop and stop.is_set()):
             break
     return Execution(report.outcome, report.message, time.perf_counter() - start)
 
