@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 PROFILES = ("quick", "lab", "full")
 SWEEP_FILE = Path(__file__).parent / "results" / "sweep.json"
+ANY_DATA = "any"  # what the sweep calls the data set of a lesson that reads none
 _VERSIONS_OF = ("torch", "torchvision", "numpy", "scipy", "scikit-learn")
 
 T = TypeVar("T")
@@ -186,14 +187,13 @@ class Lesson:
             stored = json.loads(SWEEP_FILE.read_text(encoding="utf-8"))["lessons"][self.name]
         except (FileNotFoundError, KeyError):
             return ""
-        # The sweep of the same data set where there is one; the name is printed, so nothing is mistaken for it.
+        # The sweep of the same data set where there is one; its name is printed, so nothing is mistaken for it.
         for data in dict.fromkeys((self.data, *stored)):
-            entry = stored.get(data, {}).get(name)
+            entry = stored.get(data, {}).get("claims", {}).get(name)
             if entry:
-                return (
-                    f"; stored sweep, {data}: mean {entry['mean']:.3g}, worst {entry['worst']:.3g}"
-                    f" of {len(entry['values'])} seeds"
-                )
+                on = "" if data == ANY_DATA else f" on {data}"
+                seeds = f"{len(entry['values'])} seeds"
+                return f"; stored sweep{on}: mean {entry['mean']:.3g}, worst {entry['worst']:.3g} of {seeds}"
         return ""
 
     def _write(self) -> Path:

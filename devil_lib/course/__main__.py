@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--out", type=Path, default=ROOT / "build" / "course", help="folder for what is made")
     given = parser.parse_args(arguments)
     # Ended from outside, a run cleans up after itself as it does when interrupted by hand.
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         settings = CourseSettings(
             profile=given.profile,
@@ -58,10 +58,6 @@ def _parameter(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

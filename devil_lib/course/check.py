@@ -71,7 +71,7 @@ def check_notebook(
         timeout: seconds for each cell and the whole lesson; None takes the profile's own.
         threads: threads of the kernel's numerical libraries.
         environment: further environment variables of the kernel.
-        stop: set by a caller that is ending all runs.
+        stop: set from another thread, it ends the run.
 
     Raises:
         ValueError: an unknown profile. FileNotFoundError: no such notebook.

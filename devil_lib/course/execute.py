@@ -5,6 +5,7 @@ python -m devil_lib.course.execute JOB.json     (called by `run_notebook`, not b
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -52,13 +53,13 @@ def run_notebook(
         timeout: seconds, for each cell and (with two kernel starts on top) for the whole notebook.
         threads: threads that the kernel's numerical libraries may use.
         environment: further environment variables of the kernel.
-        stop: set by a caller that is ending all runs, so that a run it ended is not taken for a failed start.
+        stop: set from another thread, it ends the run within a second.
     """
     executed.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     for attempt in (1, 2):
-        report, started = _run_once(notebook, executed, parameters, timeout, threads, environment or {})
-        if report.outcome != "kernel" or started or attempt == 2 or (stop and stop.is_set()):
+        report, started = _run_once(notebook, executed, parameters, timeout, threads, environment or {}, stop)
+        if report.outcome != "kernel" or started or attempt == 2:
             break
     return Execution(report.outcome, report.message, time.perf_counter() - start)
 
@@ -70,6 +71,7 @@ def _run_once(
     timeout: float,
     threads: int,
     environment: Mapping[str, str],
+    stop: threading.Event | None,
 ) -> tuple[Execution, bool]:
     """One attempt; also whether a cell was completed, after which a second attempt would only hide a fault."""
     executed.unlink(missing_ok=True)
@@ -96,10 +98,16 @@ def _run_once(
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **environment},
             start_new_session=True,
         )
+        deadline = time.monotonic() + timeout + 2 * START_TIMEOUT
+        errors = None
         try:
-            errors = process.communicate(timeout=timeout + 2 * START_TIMEOUT)[1]
-        except subprocess.TimeoutExpired:
-            return Execution("timeout", f"the lesson ran longer than {timeout:g} s", 0.0), True
+            while errors is None:
+                if stop and stop.is_set():
+                    return Execution("kernel", "the run was ended", 0.0), True
+                if time.monotonic() > deadline:
+                    return Execution("timeout", f"the lesson ran longer than {timeout:g} s", 0.0), True
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    errors = process.communicate(timeout=0.5)[1]
         finally:
             end_process_tree(process.pid)
         if not answer.is_file():
@@ -116,10 +124,8 @@ def end_process_tree(pid: int) -> None:
     except psutil.NoSuchProcess:
         return
     for process in processes:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
     psutil.wait_procs(processes, timeout=10)
 
 

@@ -184,7 +184,9 @@ def export_page(
 
 def render(template: str, **values: Any) -> str:
     """One of the package's own page templates, with the style sheet inside."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     return environment.get_template(template).render(css=(TEMPLATES / "page.css").read_text("utf-8"), **values)
 
 

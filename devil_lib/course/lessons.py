@@ -22,7 +22,7 @@ class LessonError(ValueError):
     """A lesson cannot be run as asked; the message says what to change."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LessonFile:
     """A lesson's notebook: its name ("22_red"), path, title, parameters cell (name -> literal) and `devil` metadata
     (`minutes`: stated run time; `reads_data`: whether it reads a data set)."""
@@ -56,7 +56,9 @@ def read_lesson(path: str | Path) -> LessonFile:
     heading = re.compile(r"^#\s+(.+)$", re.MULTILINE)
     titles = (heading.search(cell.source) for cell in notebook.cells if cell.cell_type == "markdown")
     title = next((match.group(1).strip() for match in titles if match), path.stem)
-    return LessonFile(path.stem, path, title, _literals(path, cells[0].source), dict(notebook.metadata.get("devil", {})))
+    return LessonFile(
+        path.stem, path, title, _literals(path, cells[0].source), dict(notebook.metadata.get("devil", {}))
+    )
 
 
 def find_lessons(folder: Path = NOTEBOOKS, names: Iterable[str] = ()) -> list[LessonFile]:
@@ -92,14 +94,15 @@ def check_parameters(lesson: LessonFile, given: Mapping[str, Any]) -> None:
             )
 
 
-def code_hash(*extra: Path, leave_out: Iterable[Path] = ()) -> str:
-    """SHA-256 over everything in the package (code, weights, stored results), and over further files."""
+def code_hash(leave_out: Iterable[Path] = ()) -> str:
+    """SHA-256 over everything in the package (code, weights, stored results) but the files and folders left out."""
     left_out = {path.resolve() for path in leave_out}
     digest = hashlib.sha256()
-    inside = (path for path in sorted(PACKAGE.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
-    for path in (*inside, *extra):
-        if path.resolve() not in left_out and not path.name.startswith("."):
-            digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    for path in sorted(PACKAGE.rglob("*")):
+        hidden = path.name.startswith(".") or "__pycache__" in path.parts
+        if path.is_file() and not hidden and left_out.isdisjoint((path, *path.parents)):
+            name = path.relative_to(PACKAGE).as_posix().encode()
+            digest.update(name + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 

@@ -8,21 +8,19 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import psutil
+from typing import Any, TypeVar
 
 from devil_lib.course.check import Problem, Report, check_notebook
-from devil_lib.course.execute import end_process_tree
 from devil_lib.course.export import ExportError, Link, export_page, plain, render
 from devil_lib.course.lessons import NOTEBOOKS, ROOT, LessonFile, code_hash, find_lessons, run_key
 from devil_lib.lesson import bar_text, holds, write_json
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 def usable_cores() -> int:
@@ -91,33 +89,28 @@ def run_course(settings: CourseSettings, say: Say = print) -> int:
         + (f"; {done_before} done before, {len(todo)} to run" if done_before else "")
     )
     clock = _Clock(settings, todo)
-    stop = threading.Event()
-    pool = ThreadPoolExecutor(settings.jobs)
-    waiting: dict[Future[Report], LessonFile] = {}
+
+    def work(lesson: LessonFile, stop: threading.Event) -> Report:
+        clock.started(lesson)
+        # The old record goes first, so that an interrupted run is never taken for a finished one.
+        _record_path(settings, lesson.name).unlink(missing_ok=True)
+        return check_notebook(
+            lesson.path, settings.profile, settings.parameters, settings.out, settings.timeout,
+            threads=threads, stop=stop,
+        )  # fmt: skip
+
+    def done(lesson: LessonFile, report: Report) -> None:
+        report = _page(lesson, report, course, settings)
+        _keep(report, settings, keys[lesson.name])
+        _summarise(course, settings, keys)
+        clock.finished(lesson, report, say)
+
     try:
-        for lesson in todo:
-            # The old record goes first, so that an interrupted run is never taken for a finished one.
-            _record_path(settings, lesson.name).unlink(missing_ok=True)
-            waiting[pool.submit(clock.time, lesson, _check, lesson, settings, threads, stop)] = lesson
-        while waiting:
-            finished, _ = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
-            for future in finished:
-                lesson = waiting.pop(future)
-                report = _page(lesson, future.result(), course, settings)
-                _keep(report, settings, keys[lesson.name])
-                _summarise(course, settings, keys)
-                clock.finished(lesson, report, say)
-            clock.show(stop)
+        run_all(todo, settings.jobs, work, done, clock.show)
     except KeyboardInterrupt:
-        stop.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in psutil.Process().children():
-            end_process_tree(child.pid)
         _summarise(course, settings, keys)
         say("Interrupted. The lessons that were finished are kept; the same command continues with the others.")
         return 130
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
     _summarise(course, settings, keys)
     records = {lesson.name: _read_record(settings, lesson.name) for lesson in chosen}
@@ -129,19 +122,32 @@ def run_course(settings: CourseSettings, say: Say = print) -> int:
     return 1 if failed else 0
 
 
+def run_all(
+    items: Iterable[T],
+    jobs: int,
+    work: Callable[[T, threading.Event], Report],
+    done: Callable[[T, Report], None],
+    tick: Callable[[], None] = lambda: None,
+) -> None:
+    """Work on items, some at a time and in order; `done` and, every second, `tick` are called in this thread.
+
+    Raises:
+        whatever `work` or `done` raise, and KeyboardInterrupt; the event given to `work` is then set and waited for.
+    """
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        waiting = {pool.submit(work, item, stop): item for item in items}
+        while waiting:
+            for future in wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED).done:
+                done(waiting.pop(future), future.result())
+            tick()
+    finally:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
 # --- One lesson ----------------------------------------------------------------------------------------------
-
-
-def _check(lesson: LessonFile, settings: CourseSettings, threads: int, stop: threading.Event) -> Report:
-    return check_notebook(
-        lesson.path,
-        settings.profile,
-        settings.parameters,
-        settings.out,
-        settings.timeout,
-        threads=threads,
-        stop=stop,
-    )
 
 
 def _page(lesson: LessonFile, report: Report, course: list[LessonFile], settings: CourseSettings) -> Report:
@@ -299,10 +305,8 @@ class _Clock:
     def elapsed(self) -> float:
         return time.perf_counter() - self._start
 
-    def time(self, lesson: LessonFile, function: Callable[..., Report], *arguments: Any) -> Report:
-        """Call a function, noting when the lesson started."""
+    def started(self, lesson: LessonFile) -> None:
         self._started[lesson.name] = time.perf_counter()
-        return function(*arguments)
 
     def finished(self, lesson: LessonFile, report: Report, say: Say) -> None:
         self._count += 1
@@ -318,11 +322,11 @@ class _Clock:
         for problem in report.problems:
             say(f"        {problem}")
 
-    def show(self, stop: threading.Event) -> None:
+    def show(self) -> None:
         """On a terminal, a line that is overwritten: what is running and since when."""
-        if sys.stdout.isatty() and self._started and not stop.is_set():
+        if sys.stdout.isatty() and self._started:
             now = time.perf_counter()
-            running = ", ".join(f"{name} {_clock_text(now - at)}" for name, at in self._started.items())
+            running = ", ".join(f"{name} {_clock_text(now - at)}" for name, at in self._started.copy().items())
             print(f"\r\x1b[K        running {running}; elapsed {_clock_text(self.elapsed())}", end="", flush=True)
 
     def _wipe(self) -> None:
