@@ -134,11 +134,13 @@ class Lesson:
 
         Raises:
             AssertionError: the bar is missed. TypeError: not a single number, or a bound that is none.
-            ValueError: not finite, no bound, bounds that exclude every value, or a name used before.
+            ValueError: not finite, no bound, a bound that is not finite, bounds that exclude every value, or a name used before.
         """
         if below is None and above is None:
             raise ValueError(f"claim {name!r} has no bar: give below=, above= or both, or use record()")
         low, high = (None if bound is None else _number(f"the bar of {name}", bound) for bound in (above, below))
+        if not all(math.isfinite(bound) for bound in (low, high) if bound is not None):
+            raise ValueError(f"claim {name!r}: a bar is a finite number")
         if low is not None and high is not None and low >= high:
             raise ValueError(f"claim {name!r}: no figure is above {low:g} and below {high:g}")
         number = self._accept(name, value)

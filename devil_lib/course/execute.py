@@ -164,7 +164,11 @@ def _any_cell_done(executed: Path) -> bool:
     if not executed.is_file():
         return False
     cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
-    return any(cell["metadata"].get("papermill", {}).get("status") == "completed" for cell in cells)
+    # Papermill calls every cell "completed" in the end, also those it never came to; only a run has a duration.
+    durations = (
+        cell["metadata"].get("papermill", {}).get("duration") for cell in cells if cell["cell_type"] == "code"
+    )
+    return any(duration is not None for duration in durations)
 
 
 if __name__ == "__main__":
