@@ -1,0 +1,46 @@
+"""Pictures. Every figure of the course goes through :func:`figure`, which demands a text alternative and a caption.
+
+The helpers take plain tensors, draw, display, and return nothing. Each has its drawing alone as `.draw`:
+`show.curves.draw(...)` returns the matplotlib figure that `show.curves(..., alt=..., caption=...)` displays.
+"""
+
+from devil_lib.show.core import (
+    BACKDOORED,
+    BENIGN,
+    COLOURS,
+    check_words,
+    figure,
+    figure_html,
+    png,
+    storyboard_html,
+    style,
+    table,
+)
+from devil_lib.show.plots import bars, compare, curves, heatmap_table, histogram, samples, scatter_tradeoff
+from devil_lib.show.waiting import progress
+from devil_lib.show.walk import distance_to_target, fractions_towards, neighbourhood, walk_to_trigger
+
+__all__ = [
+    "BACKDOORED",
+    "BENIGN",
+    "COLOURS",
+    "bars",
+    "check_words",
+    "compare",
+    "curves",
+    "distance_to_target",
+    "figure",
+    "figure_html",
+    "fractions_towards",
+    "heatmap_table",
+    "histogram",
+    "neighbourhood",
+    "png",
+    "progress",
+    "samples",
+    "scatter_tradeoff",
+    "storyboard_html",
+    "style",
+    "table",
+    "walk_to_trigger",
+]

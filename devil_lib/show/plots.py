@@ -1,0 +1,308 @@
+"""Grids of samples, curves, bars, the trade-off plane, histograms and coloured tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from devil_lib.models import check_samples
+from devil_lib.show.core import COLOURS, HATCHES, LINES, displayed
+
+# --- Samples ---------------------------------------------------------------------------------------------------------
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    """(channels, height, width) in [-1, 1] as (height, width, 3) in [0, 1]."""
+    array = (image.detach().float().cpu().clamp(-1.0, 1.0).numpy() + 1.0) / 2.0
+    return np.repeat(array, 3, axis=0).transpose(1, 2, 0) if len(array) == 1 else array.transpose(1, 2, 0)
+
+
+def _check_images(images: Tensor) -> None:
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
+        raise ValueError(
+            f"images must have shape (n, 1 or 3, height, width) with n >= 1, got {tuple(images.shape)}; "
+            "for one image use image[None]"
+        )
+    check_samples(images, tuple(images.shape[1:]))
+
+
+def put_sample(
+    axes: Axes, image: Tensor, x: float, y: float, size: float = 0.94, frame: Any = "0.7", width: float = 0.5
+) -> None:
+    """Draw one sample (channels, height, width) centred at (x, y), with a frame of the given colour and line width."""
+    corner = (x - size / 2, y - size / 2)
+    axes.imshow(
+        _pixels(image), extent=(corner[0], corner[0] + size, corner[1], corner[1] + size), interpolation="nearest"
+    )
+    axes.add_patch(Rectangle(corner, size, size, fill=False, edgecolor=frame, linewidth=width, clip_on=False))
+
+
+def _board(
+    columns: float, rows: float, left: float = 0.0, top: float = 0.0, unit: float = 0.0
+) -> tuple[Figure, Axes]:
+    """Bare axes in which sample (row r, column c) is centred at (c, -r), with room for labels at the left and the top."""
+    unit = unit or min(0.9, (9.0 - 0.1) / (columns + left))
+    fig = Figure(figsize=(unit * (columns + left) + 0.1, unit * (rows + top) + 0.1))
+    axes = fig.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-0.55 - left, columns - 0.45), ylim=(-rows + 0.45, 0.55 + top), aspect="equal")
+    axes.axis("off")
+    return fig, axes
+
+
+@displayed
+def samples(images: Tensor, rows: int = 2, titles: Sequence[str] | None = None) -> Figure:
+    """A grid of samples.
+
+    Args:
+        images: (n, 1 or 3, height, width) in [-1, 1].
+        rows: of the grid.
+        titles: one short word above each sample.
+    """
+    _check_images(images)
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"{len(titles)} titles for {len(images)} images; give one for each")
+    columns = math.ceil(len(images) / rows)
+    step = 1.0 if titles is None else 1.3
+    fig, axes = _board(columns, 1 + (math.ceil(len(images) / columns) - 1) * step, top=step - 1.0)
+    for i, image in enumerate(images):
+        row, column = divmod(i, columns)
+        put_sample(axes, image, column, -row * step)
+        if titles is not None:
+            axes.text(column, -row * step + 0.52, titles[i], ha="center", va="bottom", fontsize=10)
+    return fig
+
+
+@displayed
+def compare(rows: Mapping[str, Tensor], titles: Sequence[str] | None = None) -> Figure:
+    """Labelled rows of samples, one under the other: the same latents through two models, before and after.
+
+    Args:
+        rows: label -> images (n, 1 or 3, height, width) in [-1, 1]; rows may differ in length.
+        titles: one short word above each column.
+    """
+    if not rows:
+        raise ValueError("give at least one row of images")
+    for images in rows.values():
+        _check_images(images)
+    columns = max(len(images) for images in rows.values())
+    longest = max(len(line) for label in rows for line in label.split("\n"))
+    unit = min(0.9, (8.9 - 0.1 * longest) / columns)
+    fig, axes = _board(columns, len(rows), left=0.1 * longest / unit, top=0.0 if titles is None else 0.35, unit=unit)
+    for row, (label, images) in enumerate(rows.items()):
+        axes.text(-0.6, -row, label, ha="right", va="center")
+        for column, image in enumerate(images):
+            put_sample(axes, image, column, -row)
+    for column, title in enumerate(titles or ()):
+        axes.text(column, 0.52, title, ha="center", va="bottom", fontsize=10)
+    return fig
+
+
+# --- Numbers ---------------------------------------------------------------------------------------------------------
+
+
+def _axes(height: float = 3.8, width: float = 9.0) -> tuple[Figure, Axes]:
+    fig = Figure(figsize=(width, height), layout="constrained")
+    return fig, fig.add_subplot()
+
+
+def _finish(axes: Axes, xlabel: str, ylabel: str, logx: bool, logy: bool, legend: bool) -> None:
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    if logx:
+        axes.set_xscale("log")
+    if logy:
+        axes.set_yscale("log")
+    if legend:
+        axes.legend()
+
+
+def _lines_across(axes: Axes, levels: Mapping[str, float] | None, vertical: bool = False) -> None:
+    for i, (label, level) in enumerate((levels or {}).items()):
+        draw = axes.axvline if vertical else axes.axhline
+        draw(
+            level,
+            color="0.35",
+            linestyle=LINES[(i + 1 + 2 * vertical) % len(LINES)],
+            marker="",
+            linewidth=1.3,
+            label=label,
+        )
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.detach().cpu().numpy().astype(float) if isinstance(values, Tensor) else np.asarray(values, float)
+
+
+@displayed
+def curves(
+    series: Mapping[str, tuple[Any, Any]],
+    xlabel: str,
+    ylabel: str,
+    logx: bool = False,
+    logy: bool = False,
+    bands: Mapping[str, tuple[Any, Any]] | None = None,
+    hlines: Mapping[str, float] | None = None,
+    vlines: Mapping[str, float] | None = None,
+) -> Figure:
+    """Lines told apart by colour, line style and marker.
+
+    Args:
+        series: label -> (x, y), two sequences of equal length.
+        bands: label of a series -> (low, high), shaded around it (least and greatest over seeds, say).
+        hlines, vlines: label -> height or place of a grey line across the plot, such as a bar to be held.
+    """
+    fig, axes = _axes()
+    for label, (x, y) in series.items():
+        x, y = _array(x), _array(y)
+        if x.shape != y.shape or x.ndim != 1:
+            raise ValueError(f"series {label!r} needs x and y of equal length, got shapes {x.shape} and {y.shape}")
+        (line,) = axes.plot(x, y, label=label, markevery=max(1, math.ceil(len(x) / 20)))
+        if bands and label in bands:
+            low, high = (_array(edge) for edge in bands[label])
+            axes.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
+    _lines_across(axes, hlines)
+    _lines_across(axes, vlines, vertical=True)
+    _finish(axes, xlabel, ylabel, logx, logy, legend=len(series) + len(hlines or ()) + len(vlines or ()) > 1)
+    return fig
+
+
+@displayed
+def bars(
+    groups: Mapping[str, Sequence[Any]],
+    categories: Sequence[str],
+    ylabel: str,
+    logy: bool = False,
+    hlines: Mapping[str, float] | None = None,
+) -> Figure:
+    """Bars side by side in each category; where a value is a sequence (one figure per seed) the bar is its mean, a whisker
+    spans least to greatest, and every seed is a point.
+
+    Args:
+        groups: label -> one number, or one sequence of numbers, for each category.
+    """
+    fig, axes = _axes()
+    width = 0.8 / len(groups)
+    for i, (label, values) in enumerate(groups.items()):
+        if len(values) != len(categories):
+            raise ValueError(f"group {label!r} has {len(values)} values for {len(categories)} categories")
+        seeds = [np.atleast_1d(_array(value)) for value in values]
+        means = np.array([one.mean() for one in seeds])
+        x = np.arange(len(categories)) - 0.4 + (i + 0.5) * width
+        whiskers = [
+            [m - s.min() for m, s in zip(means, seeds, strict=True)],
+            [s.max() - m for m, s in zip(means, seeds, strict=True)],
+        ]
+        colour, hatch = COLOURS[i % len(COLOURS)], HATCHES[i % len(HATCHES)]
+        axes.bar(x, means, 0.92 * width, color=colour, hatch=hatch, edgecolor="white", label=label, alpha=0.85)
+        for place, mean, (down, up), one in zip(x, means, zip(*whiskers, strict=True), seeds, strict=True):
+            if len(one) > 1:
+                axes.errorbar(place, mean, [[down], [up]], fmt="none", ecolor="0.15", capsize=3, linewidth=1.2)
+                axes.plot(place + np.linspace(-0.2, 0.2, len(one)) * width, one, ".", color="0.15", markersize=4)
+    _lines_across(axes, hlines)
+    axes.set_xticks(range(len(categories)), categories)
+    axes.grid(False, axis="x")
+    _finish(axes, "", ylabel, False, logy, legend=len(groups) + len(hlines or ()) > 1)
+    return fig
+
+
+@displayed
+def scatter_tradeoff(
+    points: Mapping[str, tuple[Any, Any]],
+    xlabel: str = "ExpDis per pixel (left: stealthier)",
+    ylabel: str = "TarDis / benign TarDis (down: more faithful)",
+    notes: Mapping[str, Sequence[str]] | None = None,
+    logx: bool = True,
+    logy: bool = True,
+) -> Figure:
+    """The plane of stealth and fidelity: an attacker wants to be at the lower left.
+
+    Args:
+        points: label -> (x, y), for instance one point for each λ; points of one label are joined.
+        notes: label -> a word beside each of its points.
+    """
+    fig, axes = _axes(4.4)
+    for label, (x, y) in points.items():
+        x, y = np.atleast_1d(_array(x)), np.atleast_1d(_array(y))
+        axes.plot(x, y, label=label, markersize=8)
+        for place, note in zip(zip(x, y, strict=True), (notes or {}).get(label, ()), strict=False):
+            axes.annotate(note, place, (7, 5), textcoords="offset points", fontsize=9)
+    arrow = {"arrowstyle": "-|>", "color": "0.4"}
+    axes.annotate("", (0.015, 0.02), (0.09, 0.13), "axes fraction", arrowprops=arrow)
+    axes.text(0.095, 0.13, "better for the attacker", transform=axes.transAxes, color="0.35", fontsize=10)
+    _finish(axes, xlabel, ylabel, logx, logy, legend=len(points) > 1)
+    return fig
+
+
+@displayed
+def histogram(
+    series: Mapping[str, Any],
+    xlabel: str,
+    bins: int = 40,
+    logx: bool = False,
+    vlines: Mapping[str, float] | None = None,
+) -> Figure:
+    """How values are distributed: label -> values, all in the same bins, with grey lines where `vlines` says."""
+    fig, axes = _axes()
+    values = {label: _array(one).ravel() for label, one in series.items()}
+    everything = np.concatenate(list(values.values()))
+    low, high = everything.min(), everything.max()
+    edges = np.geomspace(low, high, bins + 1) if logx else np.linspace(low, high, bins + 1)
+    for i, (label, one) in enumerate(values.items()):
+        colour, line = COLOURS[i % len(COLOURS)], LINES[i % len(LINES)]
+        axes.hist(
+            one,
+            edges,
+            histtype="stepfilled",
+            color=(*colour, 0.25),
+            edgecolor=colour,
+            linestyle=line,
+            linewidth=1.6,
+            label=label,
+        )
+    _lines_across(axes, vlines, vertical=True)
+    _finish(axes, xlabel, "how many", logx, False, legend=len(series) + len(vlines or ()) > 1)
+    return fig
+
+
+@displayed
+def heatmap_table(
+    values: Any,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    fmt: str = "{:.2f}",
+    label: str = "",
+    logarithmic: bool = False,
+) -> Figure:
+    """A table whose cells are coloured by their value and carry it in figures; NaN is an empty cell.
+
+    Args:
+        values: (rows, columns) numbers.
+        fmt: how a number is written, as for str.format.
+        label: what the numbers are, written beside the colour scale.
+    """
+    values = _array(values)
+    if values.shape != (len(rows), len(columns)):
+        raise ValueError(f"{len(rows)} rows and {len(columns)} columns for values of shape {values.shape}")
+    fig, axes = _axes(1.1 + 0.45 * len(rows))
+    norm = matplotlib.colors.LogNorm() if logarithmic else None
+    mesh = axes.imshow(np.ma.masked_invalid(values), aspect="auto", norm=norm)
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isfinite(value):
+            axes.text(column, row, "–", ha="center", va="center", color="0.4")
+        else:
+            dark = sum(mesh.cmap(mesh.norm(value))[:3]) < 1.5
+            axes.text(column, row, fmt.format(value), ha="center", va="center", color="white" if dark else "black")
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    fig.colorbar(mesh, ax=axes, label=label)
+    return fig
