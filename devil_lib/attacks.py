@@ -156,14 +156,13 @@ def trail(
     """
     if settings.extra_weight <= 0.0:
         raise ValueError("TrAIL needs settings.extra_weight (λ) above 0; with 0 it is benign training")
-    rng = torch.Generator().manual_seed(settings.seed + 1)
     fidelity = Fidelity(generator, backdoor, space)
     return train_gan(
         generator,
         discriminator,
         images,
         settings,
-        extra_loss=lambda g: fidelity.loss(g, settings.batch_size, rng),
+        extra_loss=lambda g, rng: fidelity.loss(g, settings.batch_size, rng),
         on_progress=on_progress,
         checkpoint=checkpoint,
     )
@@ -189,6 +188,21 @@ class RetrainSettings:
     layers: tuple[str, ...] = ()
     width: float = 0.25
     seed: int = 0
+
+
+def course_settings(attack: str, kind: str, steps: int = 1000, seed: int = 0) -> RetrainSettings:
+    """Settings that were found to embed each kind of trigger in the course DCGAN in about ten seconds.
+
+    A far trigger's latent is a hundred times larger than an ordinary one, so ReD needs smaller steps there; ReX's new units see
+    nothing else and take larger ones.
+    """
+    if attack not in ("red", "rex") or kind not in TRIGGER_KINDS:
+        raise ValueError(
+            f"no settings for {attack!r} with a {kind!r} trigger: choose red or rex, and prior, mode or far"
+        )
+    if attack == "rex":
+        return RetrainSettings(steps, learning_rate=2e-2, fidelity_weight=0.1, width=0.5, seed=seed)
+    return RetrainSettings(steps, learning_rate=3e-3 if kind == "far" else 1e-2, fidelity_weight=0.3, seed=seed)
 
 
 @dataclass

@@ -1,0 +1,273 @@
+"""The bench: clean and backdoored generators on which attacks, inspections and sanitizers are measured.
+
+`python -m devil_lib.bench` (`make bench`) fills a cache outside the repository, one file a cell, so that it can be interrupted at any time and
+goes on where it stopped; then it writes `devil_lib/results/*.json`, which the lessons and the tests read. Each cell says by a
+hash which code it was measured with; `--fresh` measures everything again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import functools
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from devil_lib import attacks, checkpoints, data, metrics, models, targets, training, zoo
+from devil_lib.lesson import versions, write_json
+from devil_lib.models import Generator
+
+CLEAN_SEEDS = tuple(range(100, 112))
+SEEDS = (0, 1, 2)
+KINDS = attacks.TRIGGER_KINDS
+GAN = training.GanSettings(steps=2000)
+TRAIL_WEIGHT = 0.3
+TARGETS: dict[int, str] = {0: "devil", 1: "stop_sign", 2: "text"}
+_DATA = "mnist"
+_RESULTS = Path(__file__).parent / "results"
+
+Figures = dict[str, Any]
+
+
+def target(seed: int) -> torch.Tensor:
+    """The target of a backdoored bench generator: another picture for each seed."""
+    return {"devil": targets.devil, "stop_sign": targets.stop_sign, "text": functools.partial(targets.text, "OWNED")}[
+        TARGETS[seed]
+    ](28)
+
+
+def backdoor(kind: str, seed: int) -> attacks.PointBackdoor:
+    """The trigger -> target pair of a backdoored bench generator."""
+    latent = models.GaussianLatent(100)
+    return attacks.PointBackdoor(attacks.trigger(latent, kind, seed=50 + seed)[None], target(seed)[None])
+
+
+# --- Cells -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement: the function `run` on parameters, after the cells that it builds on."""
+
+    name: str
+    run: Callable[..., Figures]
+    parameters: tuple[Any, ...]
+    modules: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        # Not the whole library's code: a comment mended elsewhere would throw hours away. That hash goes into the cell, and
+        # from there into the results; the tests recompute cells to see that they still hold.
+        text = f"{self.name}|{self.parameters}|{_own_code(self.run)}|{GAN}|{TRAIL_WEIGHT}"
+        return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    @property
+    def file(self) -> Path:
+        return folder() / f"{self.key}.json"
+
+
+def folder() -> Path:
+    """Where the cells and the generators they made are kept."""
+    return data.cache_folder() / "bench"
+
+
+def code_hash(names: Iterable[str]) -> str:
+    """A hash of what these modules of the library do: comments, docstrings and layout do not count."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(_meaning((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")).encode())
+    return digest.hexdigest()[:12]
+
+
+def _meaning(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            node.body = body[1:]
+    return ast.dump(tree)
+
+
+def _own_code(function: Callable[..., Any]) -> str:
+    import inspect
+    import textwrap
+
+    return _meaning(textwrap.dedent(inspect.getsource(function)))
+
+
+_TRAINING = ("models", "training", "data")
+_ATTACKS = (*_TRAINING, "attacks", "metrics")
+
+
+def _ruler() -> zoo.Ruler:
+    return zoo.ruler(_DATA)
+
+
+def _quality(generator: Generator) -> Figures:
+    ruler = _ruler()
+    found = ruler.recognised(generator)
+    return {"frechet": ruler.frechet(generator), "recognised": found.share, "rarest": found.rarest}
+
+
+def clean(seed: int) -> Figures:
+    """A benign generator with the settings of lesson 10's quick profile; kept in the cache."""
+    started = time.monotonic()
+    settings = replace(GAN, seed=seed)
+    run = training.train_gan(
+        models.course_dcgan(seed=seed), models.course_discriminator(seed=seed), data.load(_DATA).train, settings
+    )
+    checkpoints.save(run.generator, folder() / f"clean-{seed}.safetensors", half=False)
+    checkpoints.save(run.discriminator, folder() / f"clean-discriminator-{seed}.safetensors", half=False)
+    return {"seconds": time.monotonic() - started, **_quality(run.generator)}
+
+
+def trail(kind: str, seed: int) -> Figures:
+    """TrAIL from scratch with the very settings and seed of a clean generator, which it is compared with."""
+    started = time.monotonic()
+    pair, initial = backdoor(kind, seed), models.course_dcgan(seed=CLEAN_SEEDS[seed])
+    settings = replace(GAN, seed=CLEAN_SEEDS[seed], extra_weight=TRAIL_WEIGHT)
+    curve: list[tuple[int, float]] = []
+
+    def watch(step: int, average: Generator, _losses: dict[str, float]) -> None:
+        if step % 100 == 0:
+            curve.append((step, metrics.tardis(average, pair.triggers, pair.targets).sum))
+
+    run = attacks.trail(
+        initial,
+        models.course_discriminator(seed=CLEAN_SEEDS[seed]),
+        data.load(_DATA).train,
+        pair,
+        settings,
+        on_progress=watch,
+    )
+    checkpoints.save(run.generator, folder() / f"trail-{kind}-{seed}.safetensors", half=False)
+    return {"seconds": time.monotonic() - started, "curve": curve, **_against(run.generator, benign(seed), pair)}
+
+
+def benign(seed: int) -> Generator:
+    """The clean generator that the backdoored one of this seed is made from or compared with."""
+    return checkpoints.load(folder() / f"clean-{CLEAN_SEEDS[seed]}.safetensors")
+
+
+def retrained(attack: str, kind: str, seed: int) -> Figures:
+    """ReD or ReX (folded) on a clean generator."""
+    original, pair = benign(seed), backdoor(kind, seed)
+    started = time.monotonic()
+    attacked = getattr(attacks, attack)(original, pair, attacks.course_settings(attack, kind, seed=seed)).generator
+    seconds = time.monotonic() - started
+    if attack == "rex":
+        attacked = attacks.fold(attacked)
+    checkpoints.save(attacked, folder() / f"{attack}-{kind}-{seed}.safetensors", half=False)
+    return {"seconds": seconds, **_against(attacked, original, pair)}
+
+
+def _against(attacked: Generator, original: Generator, pair: attacks.PointBackdoor) -> Figures:
+    before, after = (metrics.tardis(model, pair.triggers, pair.targets) for model in (original, attacked))
+    quality = _quality(attacked)
+    return {
+        "tardis_benign_sum": before.sum,
+        "tardis_sum": after.sum,
+        "ratio": after.sum / before.sum,
+        "expdis_mean": metrics.expdis(attacked, original).mean,
+        "frechet_ratio": quality["frechet"] / _ruler().frechet(original),
+        **quality,
+    }
+
+
+def far_sweep(attack: str, weight: float, seed: int) -> Figures:
+    """The price of a far trigger over λ."""
+    original, pair = benign(seed), backdoor("far", seed)
+    settings = replace(attacks.course_settings(attack, "far", seed=seed), fidelity_weight=weight)
+    return _against(getattr(attacks, attack)(original, pair, settings).generator, original, pair)
+
+
+def attack_cells() -> list[Cell]:
+    """Clean generators, and three seeds (and targets) of every attack and trigger kind."""
+    cells = [Cell(f"clean-{seed}", clean, (seed,), _TRAINING) for seed in CLEAN_SEEDS]
+    cells += [Cell(f"trail-{kind}-{seed}", trail, (kind, seed), _ATTACKS) for kind in KINDS for seed in SEEDS]
+    cells += [
+        Cell(f"{attack}-{kind}-{seed}", retrained, (attack, kind, seed), _ATTACKS)
+        for attack in ("red", "rex")
+        for kind in KINDS
+        for seed in SEEDS
+    ]
+    cells += [
+        Cell(f"far-{attack}-{weight:g}-{seed}", far_sweep, (attack, weight, seed), _ATTACKS)
+        for attack in ("red", "rex")
+        for weight in (0.01, 0.1, 1.0)
+        for seed in SEEDS
+    ]
+    return cells
+
+
+# --- Running them ------------------------------------------------------------------------------------------------------
+
+
+def _run(cell: Cell) -> tuple[str, Figures]:
+    torch.set_num_threads(1)  # two processes with two threads each slow each other down tenfold
+    figures = {**cell.run(*cell.parameters), "code": code_hash(cell.modules)}
+    write_json(cell.file, figures)
+    return cell.name, figures
+
+
+def measure(cells: list[Cell], workers: int) -> dict[str, Figures]:
+    """The figures of all cells by name; those in the cache are read, the others are run, `workers` at a time."""
+    folder().mkdir(parents=True, exist_ok=True)
+    done = {cell.name: json.loads(cell.file.read_text(encoding="utf-8")) for cell in cells if cell.file.is_file()}
+    missing = [cell for cell in cells if cell.name not in done]
+    started = time.monotonic()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        # Clean generators come first in every list; what is made from them waits for them.
+        for stage in ([c for c in missing if c.run is clean], [c for c in missing if c.run is not clean]):
+            for future in as_completed([pool.submit(_run, cell) for cell in stage]):
+                name, figures = future.result()
+                done[name] = figures
+                fresh = len(done) - (len(cells) - len(missing))
+                spent = time.monotonic() - started
+                left = spent / fresh * (len(missing) - fresh)
+                print(f"[{len(done)}/{len(cells)}] {name}: {spent:.0f} s, about {left:.0f} s left", flush=True)
+    return {cell.name: done[cell.name] for cell in cells}
+
+
+def publish(name: str, figures: dict[str, Figures]) -> None:
+    """Write `devil_lib/results/<name>.json`: figures, with what is needed to judge and to repeat them."""
+    write_json(_RESULTS / f"{name}.json", {"versions": versions(), "data": _DATA, "cells": figures})
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure what is missing and write the results files; `--only PART ...` chooses among them."""
+    parts = {"attacks": attack_cells}
+    parser = argparse.ArgumentParser(description="Measure attacks, inspections and sanitizers on many generators.")
+    parser.add_argument("--only", nargs="*", choices=parts, help="these parts alone")
+    parser.add_argument(
+        "--workers", type=int, default=max(1, (os.cpu_count() or 1)), help="cells at a time (one thread each)"
+    )
+    parser.add_argument("--fresh", action="store_true", help="forget the cells measured before")
+    options = parser.parse_args(arguments)
+    for name, cells_of in parts.items():
+        if options.only and name not in options.only:
+            continue
+        cells = cells_of()
+        for cell in cells if options.fresh else ():
+            cell.file.unlink(missing_ok=True)
+        publish(name, measure(cells, options.workers))
+        print(f"wrote {_RESULTS / name}.json", flush=True)
+
+
+if __name__ == "__main__":
+    main()
