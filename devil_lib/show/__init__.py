@@ -16,6 +16,7 @@ from devil_lib.show.core import (
     style,
     table,
 )
+from devil_lib.show.live import Watch
 from devil_lib.show.plots import bars, compare, curves, heatmap_table, histogram, samples, scatter_tradeoff
 from devil_lib.show.waiting import progress
 from devil_lib.show.walk import distance_to_target, fractions_towards, neighbourhood, walk_to_trigger
@@ -24,6 +25,7 @@ __all__ = [
     "BACKDOORED",
     "BENIGN",
     "COLOURS",
+    "Watch",
     "bars",
     "check_words",
     "compare",

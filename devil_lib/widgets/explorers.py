@@ -1,6 +1,8 @@
-"""The explorer of the latent neighbourhood of a trigger."""
+"""The explorers: the latent neighbourhood of a trigger, and a training step by step."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import matplotlib
 import torch
@@ -86,6 +88,62 @@ def neighbourhood_explorer(
         caption=caption,
         storyboard=_chosen(losses[names[1]]),
         written=lambda i: apart[i],
+    )
+    explorer.display()
+    return explorer
+
+
+def training_explorer(
+    watch: show.Watch,
+    measure: str,
+    *,
+    rows: int = 4,
+    caption: str = "The same latents while the generator trains: blots, then strokes, then digits.",
+    storyboard: Sequence[int] | None = None,
+) -> SliderExplorer:
+    """Display a slider through the snapshots of a training, with one of the figures measured at them.
+
+    Args:
+        watch: the `show.Watch` that was the training's callback.
+        measure: which of its figures to draw beneath the samples.
+        rows: of the sample grid.
+        storyboard: steps to show side by side; by default the first, the middle and the last.
+    """
+    if measure not in watch.measured:
+        raise ValueError(
+            f"nothing called {measure!r} was measured; the watch has {', '.join(watch.measured) or 'nothing'}"
+        )
+    values = dict(zip(watch.steps, watch.measured[measure], strict=True))
+    grids = dict(zip(watch.steps, watch.samples, strict=True))
+
+    def render(step: int) -> Figure:
+        with matplotlib.rc_context(show.style()):
+            images = grids[step]
+            columns = -(-len(images) // rows)
+            upper = 4.6 / columns * rows  # inches
+            fig = Figure(figsize=(4.8, upper + 1.75))
+            board = fig.add_axes((0.02, 1.75 / (upper + 1.75), 0.96, upper / (upper + 1.75)))
+            board.set(xlim=(-0.5, columns - 0.5), ylim=(0.5 - rows, 0.5), aspect="equal")
+            board.axis("off")
+            for i, image in enumerate(images):
+                put_sample(board, image, i % columns, -(i // columns))
+            curve = fig.add_axes((0.17, 0.52 / (upper + 1.75), 0.79, 1.1 / (upper + 1.75)))
+            curve.plot(watch.steps, list(values.values()), color=BENIGN)
+            curve.plot(step, values[step], color=BACKDOORED, marker=MARKERS[1], markersize=10, clip_on=False)
+            curve.set(xlabel="training step", ylim=(0, None))
+            curve.set_ylabel(measure, fontsize=10)
+        return fig
+
+    explorer = SliderExplorer(
+        render,
+        watch.steps,
+        label="training step",
+        describe=lambda step: (
+            f"{len(grids[step])} samples at the same latents as at the other steps; {measure}: {values[step]:.2g}."
+        ),
+        caption=caption,
+        storyboard=storyboard,
+        written=lambda step: f"{step:,}",
     )
     explorer.display()
     return explorer
