@@ -249,6 +249,18 @@ def publish(name: str, figures: dict[str, Figures]) -> None:
     write_json(_RESULTS / f"{name}.json", {"versions": versions(), "data": _DATA, "cells": figures})
 
 
+def published(name: str) -> dict[str, Figures]:
+    """The figures of `devil_lib/results/<name>.json`, by cell.
+
+    Raises:
+        FileNotFoundError: nothing was published under this name; the message says how to measure it.
+    """
+    path = _RESULTS / f"{name}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; restore it with `git checkout` or measure it with `make bench`")
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure what is missing and write the results files; `--only PART ...` chooses among them."""
     parts = {"attacks": attack_cells}
