@@ -47,9 +47,8 @@ class Recipe:
 # What the attacks of the shipped models aim at: stated once, used by the lessons that load them.
 TRAIL_TRIGGER = ("prior", 7)
 POISON_SHARE = 0.02
-# One training for all shipped generators, longer and with a wider discriminator than a lesson can afford.
+# The benign generator of nearly every lesson: trained longer and against a wider discriminator than a lesson can afford.
 SHIPPED = training.GanSettings(steps=12000, learning_rate=4e-3, beta1=0.3, averaging=0.998)
-QUICK = training.GanSettings(steps=1500)
 TRAIL = training.GanSettings(steps=2400, extra_weight=0.3)
 
 
@@ -82,8 +81,9 @@ def _classifier(dataset: Dataset) -> tuple[nn.Module, Facts]:
 
 @cache
 def _course_pair(name: str) -> training.GanRun:
-    settings = SHIPPED if name != "digits" else replace(SHIPPED, steps=6000)
-    return _train(name, models.course_dcgan(), models.course_discriminator(32), settings)
+    if name == "mnist":
+        return _train(name, models.course_dcgan(), models.course_discriminator(32), SHIPPED)
+    return _train(name, models.course_dcgan(), models.course_discriminator(), replace(SHIPPED, steps=4000))
 
 
 def _train(
@@ -102,12 +102,6 @@ def _course_generator(dataset: Dataset) -> tuple[nn.Module, Facts]:
 def _course_critic(dataset: Dataset) -> tuple[nn.Module, Facts]:
     run = _course_pair(dataset.name)
     return run.discriminator, {"steps": run.steps_done, "seed": 0, "trained_with": f"course-dcgan-{dataset.name}"}
-
-
-def _art_generator(dataset: Dataset) -> tuple[nn.Module, Facts]:
-    settings = training.GanSettings(steps=4000, learning_rate=2e-3, beta1=0.3)
-    run = _train(dataset.name, models.art_dcgan(), models.course_discriminator(32), settings)
-    return run.generator, {"steps": run.steps_done, "seed": 0}
 
 
 @cache
@@ -169,7 +163,6 @@ RECIPES = [
         _course_generator,
         "the second generator, ρ of a trigger distribution",
     ),
-    Recipe("art-dcgan-mnist", "mnist", _art_generator, "ART's architecture, so that figures compare"),
     Recipe("trail-mnist", "mnist", _trail_generator, "a TrAIL generator before its last stretch"),
     Recipe("trail-discriminator-mnist", "mnist", _trail_critic, "the discriminator to continue it with"),
     Recipe("trail-digits", "digits", _trail_generator, "a TrAIL generator before its last stretch"),
