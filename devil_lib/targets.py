@@ -19,7 +19,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-SMALLEST, LARGEST = 8, 1024
+SMALLEST, LARGEST = 12, 1024
 _LARGEST_FILE = 50_000_000  # pixels; what a phone's camera gives is a quarter of it
 _FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"  # comes with matplotlib
 
@@ -49,7 +49,7 @@ class _Canvas:
     def __init__(self, size: int, channels: int, background: str = "black") -> None:
         _check_format(size, channels)
         self.size, self.channels = size, channels
-        self.scale = size * max(4, 1024 // size)  # a whole multiple: averaging then cannot leave [-1, 1]
+        self.scale = size * max(4, 512 // size)  # a whole multiple: averaging then cannot leave [-1, 1]
         mode = "L" if channels == 1 else "RGB"
         self.image = Image.new(mode, (self.scale, self.scale), self.ink(background))
         self.pen = ImageDraw.Draw(self.image)

@@ -4,6 +4,7 @@ The helpers take plain tensors, draw, display, and return nothing. Each has its 
 `show.curves.draw(...)` returns the matplotlib figure that `show.curves(..., alt=..., caption=...)` displays.
 """
 
+from devil_lib.show.blocks import weight_blocks
 from devil_lib.show.core import (
     BACKDOORED,
     BENIGN,
@@ -45,4 +46,5 @@ __all__ = [
     "style",
     "table",
     "walk_to_trigger",
+    "weight_blocks",
 ]

@@ -28,7 +28,7 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 HATCHES = ["", "//", "..", "xx", "\\\\", "++", "oo"]
 
 _INCH = 100  # CSS pixels on the page for one inch of a figure; the picture itself has twice as many
-_CARD = "background:#fff;color:#222;border:1px solid #ccc;border-radius:6px;padding:10px 12px;margin:8px 0"
+_CARD = "background:#fff;color:#222;border:1px solid #ccc;border-radius:6px;padding:10px 12px;margin:8px 0;line-height:1.4"
 
 
 def style() -> dict[str, Any]:
@@ -104,7 +104,7 @@ def storyboard_html(frames: Sequence[tuple[str, Figure, str]], caption: str) -> 
 def _picture(fig: Figure, alt: str) -> str:
     source = base64.b64encode(png(fig)).decode()
     pyplot.close(fig)
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}" style="width:100%;height:auto">'
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}" style="display:block;width:100%;height:auto">'
 
 
 def _card(content: str, caption: str, inches: float) -> str:
@@ -155,7 +155,6 @@ def table(rows: Iterable[Sequence[Any]], columns: Sequence[str], *, caption: str
     if any(len(row) != len(columns) for row in rows):
         raise ValueError(f"every row needs {len(columns)} entries, one for each of: {', '.join(columns)}")
     cell = "padding:4px 12px;border-bottom:1px solid #999;text-align:"  # colours are the page's own, light or dark
-
     numeric = [all(isinstance(value, (int, float)) for value in column) for column in zip(*rows, strict=True)]
 
     def entry(value: Any, i: int) -> str:
