@@ -114,7 +114,7 @@ class Lesson:
         self.data = dataset if isinstance(dataset, str) else dataset.name
         return dataset
 
-    def record(self, name: str, value: Any) -> float:
+    def record(self, name: str, value: Any) -> None:
         """State a figure without a bar: it is printed and stands in the results file.
 
         Raises:
@@ -123,9 +123,8 @@ class Lesson:
         number = self._accept(name, value)
         self.figures[name] = number
         print(f"{name}: {number:.4g}")
-        return number
 
-    def claim(self, name: str, value: Any, *, below: float | None = None, above: float | None = None) -> float:
+    def claim(self, name: str, value: Any, *, below: float | None = None, above: float | None = None) -> None:
         """State a figure with a bar: prints the figure, the bar and the stored seed sweep; strictly below/above.
 
         The figure stands in the results file even if the bar is missed. With DEVIL_CLAIMS=measure in the
@@ -151,7 +150,6 @@ class Lesson:
         if not held and os.environ.get("DEVIL_CLAIMS") != "measure":
             self._write()
             raise AssertionError(f"{self.name}: {name} is {number:.6g}, and the lesson claims {bar}")
-        return number
 
     def finish(self) -> Path:
         """Write the results file and say where it is.
