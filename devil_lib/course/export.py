@@ -8,16 +8,18 @@ import os
 import re
 import unicodedata
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import latex2mathml.commands
 import latex2mathml.converter
 import nbformat
 from bs4 import BeautifulSoup
 from jinja2 import Environment, FileSystemLoader
+from latex2mathml.symbols_parser import convert_symbol
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
@@ -26,6 +28,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _MATHML = "{http://www.w3.org/1998/Math/MathML}"
 _INLINE = re.compile(r"(?<![$\\])\$(?=\S)([^$\n]+?)(?<=\S)(?<![$\\])\$(?!\d)")
+_RELATIONS = {"~": "∼", ";": ";", ":": ":"}
 _VARIANTS = {
     "script": "SCRIPT",
     "double-struck": "DOUBLE-STRUCK",
@@ -35,6 +38,20 @@ _VARIANTS = {
     "sans-serif": "SANS-SERIF",
     "monospace": "MONOSPACE",
 }
+
+
+def _commands(values: Iterable[Any]) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, str) and value.startswith("\\"):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _commands((*value.keys(), *value.values()))
+        elif isinstance(value, tuple | list | set | frozenset):
+            yield from _commands(value)
+
+
+# The commands that the converter knows, which it lists nowhere as a whole.
+_COMMANDS = frozenset(_commands(vars(latex2mathml.commands).values()))
 
 
 class ExportError(ValueError):
@@ -66,17 +83,31 @@ def typeset(latex: str, display: bool = False) -> str:
             break
     if depth:
         raise refuse("its braces are not balanced")
-    source = re.sub(r"\\(begin|end)\{aligned\}", r"\\\1{align}", latex.replace(r"\operatorname*", r"\operatorname"))
+    # The converter passes over a command that it does not know, or takes the known beginning of its name.
+    source = re.sub(r"\\(begin|end)\{aligned\}", r"\\\1{align*}", latex.replace(r"\operatorname*", r"\operatorname"))
+    environments = (f"\\{name}" for name in re.findall(r"\\begin\{([^}]*)\}", source))
+    unknown = {
+        command
+        for command in (*re.findall(r"\\[A-Za-z]+", source), *environments)
+        if command not in _COMMANDS and convert_symbol(command) is None
+    }
+    if unknown:
+        raise refuse(f"{', '.join(sorted(unknown))} is not known")
     try:
         mathml = latex2mathml.converter.convert(source.strip(), display="block" if display else "inline")
         tree = ElementTree.fromstring(mathml)
     except Exception as error:
         # The converter raises many kinds, one per construct, and an `&` outside a table is not XML.
         raise refuse(f"{type(error).__name__} {error}") from error
-    unknown = [word for element in tree.iter() for word in re.findall(r"\\\w+", element.text or "")]
-    if unknown:
-        raise refuse(f"{', '.join(unknown)} is not known")
+    left = [text for element in tree.iter() for text in re.findall(r"\\\S+", element.text or "")]
+    if left:
+        raise refuse(f"{', '.join(left)} is left over")
+    if any(not (element.text or len(element)) for element in tree.iter(f"{_MATHML}mo")):
+        raise refuse("an operator's name may hold letters only (\\argmin is a command of its own)")
     for element in tree.iter(f"{_MATHML}mi"):
+        if element.text in _RELATIONS:
+            # As an identifier it would stand without the room that a relation or a separator has.
+            element.tag, element.text = f"{_MATHML}mo", _RELATIONS[element.text]
         # Browsers draw letters in script or double-struck only as characters of their own.
         style = _VARIANTS.get(element.attrib.get("mathvariant", ""))
         if style:
