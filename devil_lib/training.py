@@ -16,7 +16,9 @@ from torch.nn import functional
 
 from devil_lib.models import Classifier, Discriminator, Generator, evaluating, seeded
 
-ExtraLoss = Callable[[Generator], Tensor]
+# The generator and the training's own random numbers, so that a resumed training draws what it would have drawn.
+ExtraLoss = Callable[[Generator, torch.Generator], Tensor]
+LatentSampler = Callable[[int, torch.Generator], Tensor]
 OnProgress = Callable[[int, Generator, dict[str, float]], None]
 
 
@@ -33,18 +35,21 @@ def pick_device(name: str = "auto") -> torch.device:
 class GanSettings:
     """Hyper-parameters of GAN training.
 
-    steps: generator steps. learning_rate: of both networks (Adam, betas beta1 and 0.999), falling to a tenth over the
-    last half by a cosine when `anneal`. averaging: decay of the running average of the generator's weights, which is what is
+    steps: of both networks; the first `warm_up` of them train the discriminator only. learning_rate: of both networks
+    (Adam, betas beta1 and 0.999), falling to a tenth over the last half by a cosine when `anneal`. averaging: decay of the running average of the generator's weights, which is what is
     returned (an average over the last steps has a lower Fréchet distance than the last step); 0 returns the last
-    step. extra_weight: λ, the weight of an extra generator loss.
+    step. fixed_norm: the generator's BatchNorm keeps its running statistics, which suits a generator that is
+    trained already. extra_weight: λ, the weight of an extra generator loss.
     """
 
     steps: int = 2000
+    warm_up: int = 0
     batch_size: int = 64
     learning_rate: float = 4e-3
     beta1: float = 0.3
     averaging: float = 0.995
     anneal: bool = True
+    fixed_norm: bool = False
     extra_weight: float = 0.0
     checkpoint_every: int = 200
     seed: int = 0
@@ -72,14 +77,16 @@ def train_gan(
     extra_loss: ExtraLoss | None = None,
     on_progress: OnProgress | None = None,
     checkpoint: str | Path | None = None,
+    latents: LatentSampler | None = None,
 ) -> GanRun:
     """Train the pair on images (n, *sample_shape) in [-1, 1] by the non-saturating GAN loss.
 
-    The pair passed in is copied, not changed. `extra_loss(generator)` is added to the generator's loss with weight
+    The pair passed in is copied, not changed. `extra_loss(generator, rng)` is added to the generator's loss with weight
     `settings.extra_weight`; TrAIL is this function with the fidelity term as extra loss. `on_progress(step,
     averaged generator, losses)` is called after every step. A keyboard interrupt ends the training early and returns
     what there is, with `interrupted=True`. With `checkpoint`, the state is written there every `checkpoint_every`
     steps and on interruption, and a later call with the same settings goes on from it to the very same result.
+    `latents(n, rng)` draws the (n, dim) latents to train on; by default the generator's own law does.
 
     Raises:
         ValueError: images of the wrong shape, or not finite.
@@ -106,7 +113,7 @@ def train_gan(
             state.restore(Path(checkpoint))
         try:
             while run.steps_done < settings.steps:
-                losses = _gan_step(state, images, extra_loss, device)
+                losses = _gan_step(state, images, extra_loss, latents or raw.latent.sample, device)
                 if on_progress is not None:
                     on_progress(run.steps_done, average, losses)
                 if checkpoint is not None and run.steps_done % settings.checkpoint_every == 0:
@@ -122,13 +129,15 @@ def train_gan(
     return run
 
 
-def _gan_step(state: _State, images: Tensor, extra_loss: ExtraLoss | None, device: torch.device) -> dict[str, float]:
+def _gan_step(
+    state: _State, images: Tensor, extra_loss: ExtraLoss | None, latents: LatentSampler, device: torch.device
+) -> dict[str, float]:
     run, settings = state.run, state.settings
-    raw, critic, average = run.raw_generator.train(), run.discriminator.train(), run.generator
+    raw, critic = run.raw_generator.train(not settings.fixed_norm), run.discriminator.train()
     for optimiser in (state.generator_optimiser, state.critic_optimiser):
         optimiser.param_groups[0]["lr"] = settings.learning_rate * _anneal(run.steps_done, settings)
     real = images[torch.randint(len(images), (settings.batch_size,), generator=state.rng).to(device)]
-    fake = raw(raw.latent.sample(settings.batch_size, state.rng).to(device))
+    fake = raw(latents(settings.batch_size, state.rng).to(device))
 
     real_logits, fake_logits = critic(real), critic(fake.detach())
     critic_loss = functional.softplus(-real_logits).mean() + functional.softplus(fake_logits).mean()
@@ -136,18 +145,19 @@ def _gan_step(state: _State, images: Tensor, extra_loss: ExtraLoss | None, devic
     critic_loss.backward()
     state.critic_optimiser.step()
 
-    generator_loss = functional.softplus(-critic(fake)).mean()
-    loss, extra = generator_loss, torch.zeros(())
-    if extra_loss is not None:
-        # In evaluation mode: at the trigger BatchNorm must use its running statistics, which is what the victim runs.
-        with evaluating(raw):
-            extra = extra_loss(raw)
-        loss = loss + settings.extra_weight * extra
-    state.generator_optimiser.zero_grad()
-    loss.backward(inputs=list(raw.parameters()))
-    state.generator_optimiser.step()
-
-    _average_into(average, raw, min(settings.averaging, (1 + run.steps_done) / (10 + run.steps_done)))
+    generator_loss, extra = functional.softplus(-critic(fake)).mean(), torch.zeros(())
+    if run.steps_done >= settings.warm_up:
+        loss = generator_loss
+        if extra_loss is not None:
+            # In evaluation mode: at the trigger BatchNorm must use its running statistics, which is what the victim runs.
+            with evaluating(raw):
+                extra = extra_loss(raw, state.rng)
+            loss = loss + settings.extra_weight * extra
+        state.generator_optimiser.zero_grad()
+        loss.backward(inputs=list(raw.parameters()))
+        state.generator_optimiser.step()
+        trained = run.steps_done - settings.warm_up
+        _average_into(run.generator, raw, min(settings.averaging, (1 + trained) / (10 + trained)))
     run.steps_done += 1
     losses = {"generator": generator_loss.item(), "discriminator": critic_loss.item(), "extra": extra.item()}
     if not all(map(math.isfinite, losses.values())):
