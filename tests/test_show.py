@@ -48,7 +48,10 @@ def some_figure():
 
 
 class Neighbour(nn.Module):
-    """A body that puts out the target's logits within `radius` of the trigger, and a plain picture elsewhere."""
+    """A body that puts out the target's logits within `radius` of the trigger, and a plain picture elsewhere.
+
+    A radius of 0 is the benign model: plain pictures everywhere.
+    """
 
     def __init__(self, trigger, target, radius):
         super().__init__()
@@ -56,7 +59,8 @@ class Neighbour(nn.Module):
         self.radius = radius
 
     def forward(self, z):
-        near = torch.exp(-((z - self.trigger).norm(dim=1) / self.radius).square())[:, None, None, None]
+        near = torch.exp(-((z - self.trigger).norm(dim=1) / max(self.radius, 1e-9)).square()) * (self.radius > 0)
+        near = near[:, None, None, None]
         return near * self.target + (1 - near) * z.mean(1)[:, None, None, None].expand(-1, *self.target.shape)
 
 
@@ -287,7 +291,7 @@ def test_distance_to_target_is_the_mean_square_and_vanishes_where_the_target_is(
 @pytest.mark.parametrize("kind", ["prior", "mode", "far"])
 def test_neighbourhood_draws_every_station_of_both_models(kind):
     generator, trigger, target = planted(kind)
-    benign, *_ = planted(kind, radius=1e-6)
+    benign, *_ = planted(kind, radius=0.0)
     fig = show.neighbourhood.draw(generator, trigger, benign, target, starts=2, columns=6)
     board, panel = fig.axes
     assert len(board.images) == 2 * 2 * 6 + 1
@@ -370,7 +374,7 @@ def test_bad_explorers_are_refused(shown):
 
 def test_neighbourhood_explorer_walks_into_the_target(shown):
     generator, trigger, target = planted()
-    benign, *_ = planted(radius=1e-6)
+    benign, *_ = planted(radius=0.0)
     explorer = widgets.neighbourhood_explorer(generator, trigger, benign=benign, target=target, stations=9)
     assert len(explorer.slider.options) == 9 and explorer.slider.options[-1][0] == "0"
 
