@@ -152,8 +152,7 @@ def _topology(generator: Generator) -> list[Finding]:
             findings.append(
                 Finding("topology", "alarm", _place(node), f"a branch: one value goes to {len(users)} places ({names})")
             )
-        name = _operation(node)
-        if node.op != "call_function" or name == "getitem":
+        if node.op != "call_function" or (name := _operation(node)) == "getitem":
             continue
         held = [constants[argument.name] for argument in node.all_input_nodes if argument.name in constants]
         if name in _SELECTIONS:
