@@ -60,7 +60,11 @@ def dimension_explorer(
             above, below = fig.subplots(2)
             above.hist(geometry.norms.numpy(), np.linspace(0, 14, 57), density=True, color=BENIGN, alpha=0.75)
             above.axvline(
-                math.sqrt(dim), color="0.25", linestyle="--", marker="", label=f"square root of d = {math.sqrt(dim):.2g}"
+                math.sqrt(dim),
+                color="0.25",
+                linestyle="--",
+                marker="",
+                label=f"square root of d = {math.sqrt(dim):.2g}",
             )
             above.set(xlim=(0, 14), xlabel="norm of a latent", ylabel="density")
             above.legend()
@@ -79,9 +83,6 @@ def dimension_explorer(
             "times as far as usual."
         )
 
-    explorer = SliderExplorer(
-        render, dims, label="dimension d", describe=describe, caption=caption, storyboard=[dims[1], dims[4], dims[-1]]
-        if len(dims) > 5 else None,
-    )  # fmt: skip
+    explorer = SliderExplorer(render, dims, label="dimension d", describe=describe, caption=caption)
     explorer.display()
     return explorer
