@@ -14,6 +14,7 @@ import nbformat
 import psutil
 import pytest
 from bs4 import BeautifulSoup
+from offline import remote_parts
 
 from devil_lib.course import __main__ as command
 from devil_lib.course import export, runner, sweep
@@ -22,6 +23,7 @@ from devil_lib.course.export import ExportError, export_page, typeset
 from devil_lib.course.lessons import PACKAGE, LessonError, code_hash, read_lesson, run_key
 from devil_lib.course.runner import CourseSettings, run_course
 
+_VIEW = "application/vnd.jupyter.widget-view+json"
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = ("10_good", "20_raises", "40_wrong_parameter", "60_out_of_bounds")
 
@@ -235,20 +237,6 @@ def test_whatever_a_run_raises_ends_the_others():
 # --- Pages ---------------------------------------------------------------------------------------------------
 
 
-def remote_parts(html: str) -> list[str]:
-    """Everything that a page would fetch from elsewhere, and every script and trace of a content network."""
-    soup = BeautifulSoup(html, "html.parser")
-    found = [str(tag)[:120] for tag in soup.find_all("script")]
-    for tag in soup.find_all(["link", "img", "iframe", "source", "video", "audio", "embed", "object", "use"]):
-        for attribute in ("src", "href", "srcset", "data"):
-            if re.match(r"\s*(https?:)?//", tag.get(attribute, "")):
-                found.append(str(tag)[:120])
-    visible = "".join(str(tag) for tag in soup.find_all(["head", "style"]))
-    found += re.findall(r"url\(\s*['\"]?(?:https?:)?//[^)]*\)|@import[^;]*", visible)
-    found += re.findall(r".{0,30}\bcdn\b.{0,30}|cdnjs|unpkg|jsdelivr|MathJax|require\.js", html)
-    return found
-
-
 def test_the_offline_test_can_fail():
     for part in (
         '<script src="a.js"></script>',
@@ -371,12 +359,15 @@ def test_outputs_of_every_kind_need_no_script(tmp_path):
         nbformat.v4.new_output("display_data", data={"text/html": "<p>of $x_t$<script>go()</script></p>"}),
         nbformat.v4.new_output("display_data", data={"application/javascript": "go()", "text/plain": "js"}),
         nbformat.v4.new_output("display_data", data={"text/markdown": r"and $\rho$"}),
+        nbformat.v4.new_output("display_data", data={_VIEW: {"model_id": "a"}, "text/plain": "HBox(children=())"}),
+        nbformat.v4.new_output("display_data", data={_VIEW: {"model_id": "b"}, "text/html": "<p>a slider</p>"}),
         nbformat.v4.new_output("stream", name="stdout", text="costs $1 and $2\n"),
     ]
     soup = soup_of(page_of(tmp_path, cell))
     assert [formula["alttext"] for formula in soup.find_all("math")] == [r"\theta", "x_t", r"\rho"]
     assert not soup.find("script")
     assert "costs $1 and $2" in soup.text
+    assert "a slider" in soup.text and "HBox" not in soup.text
 
 
 def test_a_folded_answer_keeps_its_formulas(tmp_path):

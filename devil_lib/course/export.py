@@ -227,11 +227,18 @@ def _without_widgets(notebook: nbformat.NotebookNode) -> None:
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
-        cell.outputs = [output for output in cell.outputs if _WIDGET not in output.get("data", {})]
+        cell.outputs = [output for output in map(_without_view, cell.outputs) if output is not None]
         for output in cell.outputs:
             data: Mapping[str, Any] = output.get("data", {})
             if "text/latex" in data and "text/html" not in data:
                 output.data["text/html"] = typeset(data["text/latex"].strip().strip("$"), display=True)
+
+
+def _without_view(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+    """An output without its widget view; None if nothing is left but the widget's Python representation."""
+    if output.get("data", {}).pop(_WIDGET, None) is None:
+        return output
+    return output if set(output.data) - {"text/plain"} else None
 
 
 def _typeset_outputs(soup: BeautifulSoup) -> None:

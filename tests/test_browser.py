@@ -1,0 +1,213 @@
+"""JupyterLab in headless Chromium: a learner opens a lesson, runs it, and moves its slider by keyboard.
+
+Screenshots are left in build/screenshots/.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from devil_lib.course.execute import end_process_tree
+from devil_lib.course.lessons import NOTEBOOKS, ROOT
+
+SCREENSHOTS = ROOT / "build" / "screenshots"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MINUTES_IN_MS = 60_000
+TOKEN = "of-this-test-only"
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def lesson(name: str):
+    return pytest.param(
+        name, marks=pytest.mark.skipif(not (NOTEBOOKS / f"{name}.ipynb").is_file(), reason=f"{name} does not exist")
+    )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        sentence = f"No browser: install chromium (looked for {', '.join(BROWSERS)})."
+        if os.environ.get("CI") == "true":
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+    quiet = (
+        "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", "--disable-default-apps", "--no-first-run",
+    )  # fmt: skip
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=list(quiet))
+        yield chromium
+        chromium.close()
+
+
+def settings(folder: Path, plugin: str, name: str, values: dict) -> None:
+    path = folder / "@jupyterlab" / plugin / f"{name}.jupyterlab-settings"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    """JupyterLab on a copy of the notebooks, profile quick: its address, and the folder that it shows."""
+    root = tmp_path_factory.mktemp("lab")
+    shutil.copytree(NOTEBOOKS, root / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    for path in (root / "notebooks").glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if "parameters" in cell.metadata.get("tags", ()):
+                results = root / "results" / f"{path.stem}.json"
+                cell.source += f'\nPROFILE = "quick"\nRESULTS = {results.as_posix()!r}'
+        nbformat.write(notebook, path)
+    private = root / "private"
+    # Every cell is drawn, also those outside the window, so that the test can look at them.
+    settings(private / "settings", "notebook-extension", "tracker", {"windowingMode": "none"})
+    settings(private / "settings", "apputils-extension", "notification", {"fetchNews": "false"})
+    environment = {
+        **os.environ,
+        "JUPYTERLAB_SETTINGS_DIR": str(private / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(private / "workspaces"),
+        "JUPYTER_CONFIG_DIR": str(private / "config"),
+        "JUPYTER_DATA_DIR": str(private / "data"),
+        "JUPYTER_RUNTIME_DIR": str(private / "runtime"),
+        "IPYTHONDIR": str(private / "ipython"),
+    }
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (root / "log").open("w")
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.root_dir={root}", "--ip=127.0.0.1",
+            f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}",
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None",
+            *(["--allow-root"] if hasattr(os, "getuid") and os.getuid() == 0 else []),
+        ],
+        stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/api/status?token={TOKEN}", timeout=5).close()
+            break
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                end_process_tree(process.pid)
+                pytest.fail(f"JupyterLab did not start: {(root / 'log').read_text()[-2000:]}")
+            time.sleep(0.3)
+    yield address, root
+    end_process_tree(process.pid)
+    log.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that reaches nothing but this machine, and whose test fails if it tries to."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    elsewhere = []
+
+    def only_here(route):
+        if route.request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            route.continue_()
+        else:
+            elsewhere.append(route.request.url)
+            route.abort()
+
+    context.route("**/*", only_here)
+    yield context.new_page()
+    context.close()
+    assert elsewhere == [], "a lesson must not need the network"
+
+
+def run_all_cells(page: Page, address: str, name: str) -> None:
+    """Open a lesson in a workspace of its own, run every cell by the menu and wait for the last one."""
+    page.goto(f"{address}/lab/workspaces/{name}/tree/notebooks/{name}.ipynb?reset&token={TOKEN}")
+    indicator = page.locator(".jp-Notebook-ExecutionIndicator")
+    expect(indicator).to_have_attribute("data-status", "idle", timeout=2 * MINUTES_IN_MS)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    prompts = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt")
+    count = prompts.count()
+    assert count > 2
+    # A cell that waits or runs shows [*]; one that JupyterLab gave up on, because another raised, shows [ ] again.
+    page.wait_for_function(
+        """() => {
+            const prompts = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')];
+            const failed = document.querySelector('[data-mime-type="application/vnd.jupyter.error"]');
+            return failed || (prompts.length && prompts.every(p => /\\[\\d+\\]/.test(p.textContent)));
+        }""",
+        timeout=8 * MINUTES_IN_MS,
+        polling=500,
+    )
+    assert prompts.count() == count
+
+
+def saved(page: Page, root: Path, name: str) -> nbformat.NotebookNode:
+    """Save by keyboard and read the file that a learner would have."""
+    path = root / "notebooks" / f"{name}.ipynb"
+    before = path.stat().st_mtime_ns
+    page.locator(".jp-Notebook").click(position={"x": 5, "y": 5})
+    page.keyboard.press("Control+s")
+    deadline = time.monotonic() + 30
+    while path.stat().st_mtime_ns == before and time.monotonic() < deadline:
+        page.wait_for_timeout(200)
+    return nbformat.read(path, as_version=4)
+
+
+def assert_no_error(notebook: nbformat.NotebookNode) -> None:
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            assert output.output_type != "error", f"cell {cell.id}: {output.ename}: {output.evalue}"
+            assert output.get("name") != "stderr", f"cell {cell.id} warns: {output.text}"
+
+
+@pytest.mark.parametrize("name", [lesson("00_start_here"), lesson("22_red")])
+def test_a_learner_runs_a_lesson(name: str, page: Page, lab: tuple[str, Path]):
+    address, root = lab
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    run_all_cells(page, address, name)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+    assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
+    assert page.locator('[data-mime-type="application/vnd.jupyter.stderr"]').count() == 0
+    assert page.locator(".jp-OutputArea-output img").count() > 0
+    assert page.locator(".jp-OutputArea-output img:not([alt])").count() == 0
+    assert_no_error(saved(page, root, name))
+    results = json.loads((root / "results" / f"{name}.json").read_text())
+    assert results["profile"] == "quick" and results["claims"]
+    if name == "22_red":
+        move_the_slider(page)
+
+
+def move_the_slider(page: Page) -> None:
+    """Move the first slider by keyboard alone and see its picture, and the words for it, change."""
+    widget = page.locator(".jp-OutputArea-output .widget-vbox", has=page.get_by_role("slider")).first
+    handle = widget.get_by_role("slider").first
+    picture = widget.locator("img").first
+    handle.scroll_into_view_if_needed()
+    expect(picture).to_be_visible()
+    widget.screenshot(path=SCREENSHOTS / "22_red-slider-before.png")
+    source, words, value = (
+        picture.get_attribute("src"), picture.get_attribute("alt"), handle.get_attribute("aria-valuenow"),
+    )  # fmt: skip
+    handle.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    expect(handle).not_to_have_attribute("aria-valuenow", value, timeout=10_000)
+    expect(widget.locator("img").first).not_to_have_attribute("src", source, timeout=MINUTES_IN_MS)
+    assert widget.locator("img").first.get_attribute("alt") != words
+    widget.screenshot(path=SCREENSHOTS / "22_red-slider-after.png")
+    page.screenshot(path=SCREENSHOTS / "22_red-slider.png")
+    assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0

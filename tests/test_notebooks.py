@@ -1,0 +1,73 @@
+"""Every lesson runs through papermill, profile quick, and its claims are inside their bars.
+
+With DEVIL_OFFLINE=1 only the lessons that read a data set are run, on the embedded digits.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from offline import remote_parts
+
+from devil_lib.course.check import Report, check_notebook
+from devil_lib.course.export import export_page
+from devil_lib.course.lessons import NOTEBOOKS, ROOT, find_lessons
+from devil_lib.course.runner import CourseSettings, usable_cores
+from devil_lib.lesson import ANY_DATA, SWEEP_FILE
+
+OFFLINE = os.environ.get("DEVIL_OFFLINE") == "1"
+PARAMETERS = {"DATA": "digits"} if OFFLINE else {}
+OUT = ROOT / "build" / ("test-digits" if OFFLINE else "test-lessons")
+LESSONS = {
+    lesson.name: lesson
+    for lesson in (find_lessons() if any(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")) else ())
+    if lesson.reads_data or not OFFLINE
+}
+# The bar is 90 s on two idle cores; a test must not fail because another program was running.
+TIMEOUT = 300
+
+
+@pytest.fixture(scope="module")
+def runs(request) -> Iterator[dict[str, Future[Report]]]:
+    """The runs of the chosen lessons, all started, some at a time; a test waits for its own."""
+    chosen = {item.callspec.params["name"] for item in request.session.items if item.path == Path(__file__)}
+    stop = threading.Event()
+    jobs = CourseSettings.jobs
+    pool = ThreadPoolExecutor(jobs)
+    threads = max(1, usable_cores() // jobs)
+    yield {
+        name: pool.submit(
+            check_notebook, lesson.path, "quick", PARAMETERS, OUT, TIMEOUT, threads=threads, stop=stop
+        )
+        for name, lesson in LESSONS.items()
+        if name in chosen
+    }  # fmt: skip
+    stop.set()
+    pool.shutdown(wait=True, cancel_futures=True)
+
+
+@pytest.mark.timeout(3 * TIMEOUT)
+@pytest.mark.parametrize("name", LESSONS)
+def test_lesson(name: str, runs: dict[str, Future[Report]], tmp_path: Path):
+    report = runs[name].result()
+    assert report.passed, str(report)
+    results = report.results
+    assert (results["lesson"], results["profile"]) == (name, "quick"), "a lesson names itself as its file is named"
+    if OFFLINE:
+        assert results["data"] == "digits"
+
+    page = export_page(report.executed, tmp_path / f"{name}.html", source_folder=NOTEBOOKS, title=name)
+    html = page.read_text(encoding="utf-8")
+    assert remote_parts(html) == []
+    assert "No description has been provided for this image" not in html, "every picture has a text alternative"
+
+    stored = json.loads(SWEEP_FILE.read_text())["lessons"].get(name) if SWEEP_FILE.is_file() else None
+    for data, entry in (stored or {}).items():
+        if data in (results["data"], ANY_DATA):
+            bars = {claim: (bar["below"], bar["above"]) for claim, bar in entry["claims"].items()}
+            now = {claim: (bar["below"], bar["above"]) for claim, bar in results["claims"].items()}
+            assert bars == now, "the stored sweep is of other claims: run `make sweep`"
