@@ -178,6 +178,16 @@ def test_neighbouring_curves_differ_without_colour():
     assert len(seen) == 7
 
 
+@pytest.mark.parametrize(
+    "labels", [["benign", "attacked"], ["attacked", "benign"], ["ReX", "attacked G*", "benign G"]]
+)
+def test_benign_and_attacked_have_their_own_colours_in_every_order(labels):
+    lines = show.curves.draw({label: ([0, 1], [0, 1]) for label in labels}, "x", "y").axes[0].lines
+    colours = {line.get_label().split()[0]: line.get_color() for line in lines}
+    assert colours["benign"] == show.BENIGN and colours["attacked"] == show.BACKDOORED
+    assert len({line.get_color() for line in lines}) == len(labels)
+
+
 def test_samples_in_another_format_are_refused():
     for images in (
         torch.zeros(1, 28, 28),

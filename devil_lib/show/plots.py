@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from devil_lib.models import check_samples
-from devil_lib.show.core import COLOURS, HATCHES, LINES, displayed
+from devil_lib.show.core import COLOURS, HATCHES, LINES, MARKERS, displayed
 
 # --- Samples ---------------------------------------------------------------------------------------------------------
 
@@ -123,6 +123,25 @@ def _finish(axes: Axes, xlabel: str, ylabel: str, logx: bool, logy: bool, legend
         axes.legend()
 
 
+def _looks(labels: Iterable[str]) -> dict[str, int]:
+    """Which colour, line, marker and hatch each label has: benign and attacked models look alike in every figure."""
+    labels = list(labels)
+    roles = {"benign": 0, "attacked": 1, "backdoored": 1}
+    found: dict[str, int] = {}
+    for label in labels:
+        role = roles.get(label.lower().split(" ")[0])
+        if role is not None and role not in found.values():
+            found[label] = role
+    # The two looks are kept free for those roles only in a figure that has one of them.
+    free = [i for i in range(len(labels) + 2) if i not in ((0, 1) if found else ())]
+    rest = iter(free)
+    return {label: (found[label] if label in found else next(rest)) % len(COLOURS) for label in labels}
+
+
+def _look(i: int) -> dict[str, Any]:
+    return {"color": COLOURS[i], "linestyle": LINES[i], "marker": MARKERS[i]}
+
+
 def _lines_across(axes: Axes, levels: Mapping[str, float] | None, vertical: bool = False) -> None:
     for i, (label, level) in enumerate((levels or {}).items()):
         draw = axes.axvline if vertical else axes.axhline
@@ -159,11 +178,12 @@ def curves(
         hlines, vlines: label -> height or place of a grey line across the plot, such as a bar to be held.
     """
     fig, axes = _axes()
+    looks = _looks(series)
     for label, (x, y) in series.items():
         x, y = _array(x), _array(y)
         if x.shape != y.shape or x.ndim != 1:
             raise ValueError(f"series {label!r} needs x and y of equal length, got shapes {x.shape} and {y.shape}")
-        (line,) = axes.plot(x, y, label=label, markevery=max(1, math.ceil(len(x) / 20)))
+        (line,) = axes.plot(x, y, label=label, markevery=max(1, math.ceil(len(x) / 20)), **_look(looks[label]))
         if bands and label in bands:
             low, high = (_array(edge) for edge in bands[label])
             axes.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
@@ -188,7 +208,7 @@ def bars(
         groups: label -> one number, or one sequence of numbers, for each category.
     """
     fig, axes = _axes()
-    width = 0.8 / len(groups)
+    width, looks = 0.8 / len(groups), _looks(groups)
     for i, (label, values) in enumerate(groups.items()):
         if len(values) != len(categories):
             raise ValueError(f"group {label!r} has {len(values)} values for {len(categories)} categories")
@@ -199,7 +219,7 @@ def bars(
             [m - s.min() for m, s in zip(means, seeds, strict=True)],
             [s.max() - m for m, s in zip(means, seeds, strict=True)],
         ]
-        colour, hatch = COLOURS[i % len(COLOURS)], HATCHES[i % len(HATCHES)]
+        colour, hatch = COLOURS[looks[label]], HATCHES[looks[label]]
         axes.bar(x, means, 0.92 * width, color=colour, hatch=hatch, edgecolor="white", label=label, alpha=0.85)
         for place, mean, (down, up), one in zip(x, means, zip(*whiskers, strict=True), seeds, strict=True):
             if len(one) > 1:
@@ -228,9 +248,10 @@ def scatter_tradeoff(
         notes: label -> a word beside each of its points.
     """
     fig, axes = _axes(4.4)
+    looks = _looks(points)
     for label, (x, y) in points.items():
         x, y = np.atleast_1d(_array(x)), np.atleast_1d(_array(y))
-        axes.plot(x, y, label=label, markersize=8)
+        axes.plot(x, y, label=label, markersize=8, **_look(looks[label]))
         for place, note in zip(zip(x, y, strict=True), (notes or {}).get(label, ()), strict=False):
             axes.annotate(note, place, (7, 5), textcoords="offset points", fontsize=9)
     arrow = {"arrowstyle": "-|>", "color": "0.4"}
@@ -254,8 +275,9 @@ def histogram(
     everything = np.concatenate(list(values.values()))
     low, high = everything.min(), everything.max()
     edges = np.geomspace(low, high, bins + 1) if logx else np.linspace(low, high, bins + 1)
-    for i, (label, one) in enumerate(values.items()):
-        colour, line = COLOURS[i % len(COLOURS)], LINES[i % len(LINES)]
+    looks = _looks(values)
+    for label, one in values.items():
+        colour, line = COLOURS[looks[label]], LINES[looks[label]]
         axes.hist(
             one,
             edges,
