@@ -104,12 +104,14 @@ def storyboard_html(frames: Sequence[tuple[str, Figure, str]], caption: str) -> 
 def _picture(fig: Figure, alt: str) -> str:
     source = base64.b64encode(png(fig)).decode()
     pyplot.close(fig)
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}" style="display:block;width:100%;height:auto">'
+    look = f"display:block;width:100%;height:auto;max-width:{fig.get_figwidth() * _INCH:.0f}px"
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}" style="{look}">'
 
 
 def _card(content: str, caption: str, inches: float) -> str:
     words = f'<figcaption style="color:#222;padding-top:6px">{html.escape(caption)}</figcaption>'
-    return f'<figure style="{_CARD};max-width:{inches * _INCH:.0f}px">{content}{words}</figure>'
+    width = max(inches, 6.0) * _INCH  # a caption needs a line's length, even under a small picture
+    return f'<figure style="{_CARD};max-width:{width:.0f}px">{content}{words}</figure>'
 
 
 def figure(fig: Figure, *, alt: str, caption: str) -> None:
