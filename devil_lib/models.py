@@ -170,7 +170,7 @@ class Generator(nn.Module):
         return ProxyTarget(value.detach(), error)
 
     def _invert_head(self, x: Tensor, steps: int, learning_rate: float) -> Tensor:
-        with torch.no_grad():
+        with evaluating(self), torch.no_grad():
             value = self.body(self.latent.centre.expand(len(x), -1)).clone()
         best, lowest = value.clone(), torch.full((len(x),), math.inf)
         value.requires_grad_(True)
@@ -222,20 +222,21 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 # --- Image GANs ----------------------------------------------------------------------------------------------
 
 
-def course_dcgan(width: int = 16, latent_dim: int = 100, channels: int = 1, seed: int = 0) -> Generator:
+def course_dcgan(width: int = 24, latent_dim: int = 100, channels: int = 1, seed: int = 0) -> Generator:
     """The light DCGAN of the course for 28x28 images: (n, 100) latents to (n, channels, 28, 28) samples.
 
-    A third of the arithmetic of the published MNIST network below; trains in about a minute on two cores.
+    A fraction of the arithmetic of the published MNIST network below; trains in about a minute on two cores. ReLU, because ReD on
+    a network with LeakyReLU(0.3), which is nearly linear, was measured to cost a third more stealth at a trigger in the middle.
     """
     with seeded(seed):
         body = nn.Sequential(
             nn.Linear(latent_dim, 2 * width * 7 * 7, bias=False),
             nn.BatchNorm1d(2 * width * 7 * 7),
-            nn.LeakyReLU(0.3),
+            nn.ReLU(),
             nn.Unflatten(1, (2 * width, 7, 7)),
             nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1, bias=False),  # 7x7 -> 14x14
             nn.BatchNorm2d(width),
-            nn.LeakyReLU(0.3),
+            nn.ReLU(),
             nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1, bias=False),  # 14x14 -> 28x28
         )
     return Generator(body, TanhHead(), GaussianLatent(latent_dim), (channels, 28, 28), "image", "course-dcgan")

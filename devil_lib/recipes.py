@@ -48,7 +48,7 @@ class Recipe:
 TRAIL_TRIGGER = ("prior", 7)
 POISON_SHARE = 0.02
 # The benign generator of nearly every lesson: trained longer and against a wider discriminator than a lesson can afford.
-SHIPPED = training.GanSettings(steps=12000, learning_rate=4e-3, beta1=0.3, averaging=0.998)
+SHIPPED = training.GanSettings(steps=11000, learning_rate=4e-3, beta1=0.3, averaging=0.998)
 TRAIL = training.GanSettings(steps=2400, extra_weight=0.3)
 
 
