@@ -1,9 +1,32 @@
 """Inspecting a generator of unknown origin, in the order of the authors' five-step strategy.
 
-`static`: graph, size and weights. `search`: optimisation-based inspection of the outputs.
+`static`: graph, size and weights. `dynamic`: activations. `sampling`: brute force. `search`: descent to a feared output.
 """
 
-from devil_lib.inspection.search import Found, OutputSearch, SearchSettings, search_outputs
-from devil_lib.inspection.static import Finding, Layer, StaticReport, inspect_static
+from devil_lib.inspection.dynamic import DynamicReport, LayerActivity, inspect_dynamic
+from devil_lib.inspection.figures import Finding, Found, Nearness
+from devil_lib.inspection.sampling import BruteForce, Outliers, Subspace, brute_force, hit_probability
+from devil_lib.inspection.search import BlindSearch, OutputSearch, SearchSettings, search_blind, search_outputs
+from devil_lib.inspection.static import Layer, StaticReport, inspect_static
 
-__all__ = ["Finding", "Found", "Layer", "OutputSearch", "SearchSettings", "StaticReport", "inspect_static", "search_outputs"]
+__all__ = [
+    "BlindSearch",
+    "BruteForce",
+    "DynamicReport",
+    "Finding",
+    "Found",
+    "Layer",
+    "LayerActivity",
+    "Nearness",
+    "Outliers",
+    "OutputSearch",
+    "SearchSettings",
+    "StaticReport",
+    "Subspace",
+    "brute_force",
+    "hit_probability",
+    "inspect_dynamic",
+    "inspect_static",
+    "search_blind",
+    "search_outputs",
+]

@@ -7,19 +7,18 @@ surroundings slope towards it. `search_outputs` needs a guess at the target, `se
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from devil_lib.models import Generator, check_samples, evaluating
+from devil_lib.inspection.figures import Found, Nearness, OnProgress, Pictures, comparable, turned_copies
+from devil_lib.inspection.sampling import FITTED, Subspace
+from devil_lib.models import Generator, evaluating
 
-Pictures = Mapping[str, Tensor] | Tensor
-OnProgress = Callable[[int, int], None]
-
-RATIO_BAR = 0.25  # TODO
+SEARCH_BAR = 0.1  # TODO
+EXCESS_BAR = 1.5  # TODO
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,8 @@ class SearchSettings:
 
     scales: spreads of the starting latents about the centre of the latent law, 1 being the law itself; at 0 all starts are
     one, so only one is run. restarts: starting latents per scale. steps, learning_rate: of Adam; the rate is in units of the
-    latent, grows with the scale (by scale / 3 above 3) and falls to zero by a cosine. batch_size: latents descended at once.
+    latent and grows with the scale above 3. It stays constant: descents that settle early were measured to find less, and
+    the best latent of the way is kept anyway. batch_size: latents descended at once.
     """
 
     scales: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -44,46 +44,10 @@ class SearchSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """The nearest that a search came to one picture: squared L2 distance summed over elements, its latent (dim,), the
-    scale that it was started at, and the best distance of each scale."""
+class OutputSearch(Nearness):
+    """How near a search brings a model to the suspects (see `Nearness`), and the scales it started at."""
 
-    name: str
-    distance: float
-    latent: Tensor
-    scale: float
-    by_scale: tuple[float, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class OutputSearch:
-    """What the search came to for suspects and for controls (pictures of the same style that cannot be the attacker's),
-    and, when a trusted generator was given, for the suspects on that one.
-
-    A raw distance says nothing. The figure is `ratio`: distance to the suspect / median distance to the controls, or, with
-    a trusted generator, / its distance to the same suspect. A suspect is flagged below `bar`.
-    """
-
-    suspects: tuple[Found, ...]
-    controls: tuple[Found, ...]
-    trusted: tuple[Found, ...]
     scales: tuple[float, ...]
-    bar: float = RATIO_BAR
-
-    def ratios(self) -> dict[str, float]:
-        """Name of the suspect -> ratio."""
-        if self.trusted:
-            floors = [found.distance for found in self.trusted]
-        else:
-            floors = [statistics.median(found.distance for found in self.controls)] * len(self.suspects)
-        return {
-            found.name: found.distance / max(floor, 1e-12) for found, floor in zip(self.suspects, floors, strict=True)
-        }
-
-    @property
-    def flagged(self) -> tuple[str, ...]:
-        """Names of the suspects whose ratio is below the bar."""
-        return tuple(name for name, ratio in self.ratios().items() if ratio < self.bar)
 
 
 def search_outputs(
@@ -94,72 +58,66 @@ def search_outputs(
     trusted: Generator | None = None,
     on_progress: OnProgress | None = None,
 ) -> OutputSearch:
-    """Optimisation-based output inspection: min over z of || G(z) - x ||^2 for every picture x (methods: recommendation 5,
-    "reconstruct out-of-distribution samples").
+    """Optimisation-based output inspection: min over z of || G(z) - x ||^2 for every picture x, from many starts.
+
+    Step 5 of the authors' strategy ("reconstruct out-of-distribution samples"). Without a trusted generator, a suspect that
+    comes out suspiciously near is searched for once more in mirrored and turned copies: a clean model that can draw the
+    suspect can draw those as well.
 
     Args:
         suspects: name -> (*sample_shape), or (k, *sample_shape): what the attacker may have planted.
         controls: as `suspects`: pictures of the same style that nobody would plant. Not needed with `trusted`.
-        trusted: a generator of the same architecture that is known to be clean.
+        trusted: a generator of the same kind that is known to be clean.
         on_progress: called with descents done and in all.
 
     Raises:
-        ValueError: pictures of the wrong shape, not finite or outside [-1, 1]; neither controls nor a trusted generator.
+        ValueError: no suspects, bad pictures (shape, NaN, range), or neither controls nor a trusted generator.
     """
-    wanted = named(suspects, generator.sample_shape, "suspects")
-    held_out = named(controls, generator.sample_shape, "controls") if controls is not None else {}
-    if not held_out and trusted is None:
-        raise ValueError(
-            "a distance to a suspect means nothing by itself: give `controls` (targets.controls()) or a `trusted` generator"
-        )
-    both = _search(generator, {**wanted, **{("control", name): x for name, x in held_out.items()}}, settings, on_progress)
-    on_trusted = _search(trusted, wanted, settings, on_progress) if trusted is not None else ()
-    k = len(wanted)
-    return OutputSearch(both[:k], both[k:], on_trusted, settings.scales)
+    wanted, plain = comparable(generator, suspects, controls, trusted)
+    if not wanted:
+        raise ValueError("a search needs suspects: give pictures to look for, or use search_blind")
+
+    def search(model: Generator, pictures: list[Tensor]) -> Iterator[Found]:
+        return iter(_search(model, torch.stack(pictures), settings, on_progress) if pictures else ())
+
+    found = search(generator, [*wanted.values(), *plain.values()])
+    usual = search(trusted, list(wanted.values())) if trusted is not None else None
+    result = OutputSearch(
+        suspects={name: next(found) for name in wanted},
+        controls={name: next(found) for name in plain},
+        copies={},
+        trusted={name: next(usual) for name in wanted} if usual is not None else {},
+        elements=math.prod(generator.sample_shape),
+        bar=SEARCH_BAR,
+        scales=settings.scales,
+    )
+    if trusted is None:
+        copies = {name: turned_copies(wanted[name]) for name in result.near}
+        found = search(generator, [x for group in copies.values() for x in group])
+        result.copies.update({name: tuple(next(found) for _ in group) for name, group in copies.items()})
+    return result
 
 
-def named(pictures: Pictures, sample_shape: tuple[int, ...], what: str) -> dict[str, Tensor]:
-    """Pictures by name; those of a plain tensor are called "1", "2", ..."""
-    if isinstance(pictures, Tensor):
-        pictures = {str(i + 1): picture for i, picture in enumerate(pictures)}
-    if not pictures:
-        raise ValueError(f"there are no {what}: give at least one picture")
-    for name, picture in pictures.items():
-        try:
-            check_samples(picture[None], sample_shape)
-        except ValueError as error:
-            raise ValueError(f"{what} {name!r}: {error}") from error
-    return dict(pictures)
-
-
-def _search(generator, pictures, settings, on_progress) -> tuple[Found, ...]:
-    images = torch.stack(list(pictures.values()))
-    starts, owners, scales = _starts(generator, len(images), settings)
-
-    def objective(z: Tensor, rows: Tensor) -> Tensor:
-        return (generator(z) - images[owners[rows]]).flatten(1).square().sum(1)
-
-    latents, distances = descend(generator, starts, scales, objective, settings, on_progress)
-    found = []
-    for i, name in enumerate(pictures):
-        mine = owners == i
-        best = distances.masked_fill(~mine, math.inf).argmin()
-        by_scale = tuple(distances[mine & (scales == scale)].min().item() for scale in settings.scales)
-        label = name[1] if isinstance(name, tuple) else name
-        found.append(Found(label, distances[best].item(), latents[best], scales[best].item(), by_scale))
-    return tuple(found)
-
-
-def _starts(generator: Generator, k: int, settings: SearchSettings) -> tuple[Tensor, Tensor, Tensor]:
-    """Starting latents, the picture that each is for, and its scale. All pictures start from the same latents."""
+def _search(
+    generator: Generator, pictures: Tensor, settings: SearchSettings, on_progress: OnProgress | None
+) -> list[Found]:
+    """The nearest output to each of the pictures (k, *sample_shape). All start from the same latents."""
     rng = torch.Generator().manual_seed(settings.seed)
-    parts, spreads = [], []
-    for scale in settings.scales:
-        n = settings.restarts if scale > 0.0 else 1
-        parts.append(generator.latent.starts(n, scale, rng))
-        spreads.append(torch.full((n,), scale))
-    starts, scales = torch.cat(parts), torch.cat(spreads)
-    return starts.repeat(k, 1), torch.arange(k).repeat_interleave(len(starts)), scales.repeat(k)
+    counts = [settings.restarts if scale > 0.0 else 1 for scale in settings.scales]
+    starts = torch.cat([generator.latent.starts(n, s, rng) for n, s in zip(counts, settings.scales, strict=True)])
+    scale = torch.tensor(settings.scales).repeat_interleave(torch.tensor(counts))
+    k, each = len(pictures), len(starts)
+
+    def distance(z: Tensor, rows: Tensor) -> Tensor:
+        return (generator(z) - pictures[rows // each]).flatten(1).square().sum(1)
+
+    latents, distances = descend(generator, starts.repeat(k, 1), scale.repeat(k), distance, settings, on_progress)
+    found = []
+    for z, d in zip(latents.split(each), distances.split(each), strict=True):
+        best = int(d.argmin())
+        by_scale = tuple(part.min().item() for part in d.split(counts))
+        found.append(Found(d[best].item(), z[best], scale[best].item(), by_scale))
+    return found
 
 
 def descend(
@@ -179,7 +137,6 @@ def descend(
             start, rate = starts[rows], (scales[rows] / 3.0).clamp_min(1.0)[:, None]
             u = torch.zeros_like(start, requires_grad=True)
             optimiser = torch.optim.Adam([u], settings.learning_rate)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
             for _ in range(settings.steps):
                 z = start + rate * u
                 if project is not None:
@@ -189,7 +146,6 @@ def descend(
                 optimiser.zero_grad()
                 values.sum().backward(inputs=[u])
                 optimiser.step()
-                schedule.step()
             if on_progress is not None:
                 on_progress(int(rows[-1]) + 1, len(starts))
     return best_z, best
@@ -200,3 +156,76 @@ def _keep(best_z: Tensor, best: Tensor, rows: Tensor, z: Tensor, values: Tensor)
     better = values < best[rows]
     best[rows[better]] = values[better]
     best_z[rows[better]] = z[better]
+
+
+# --- Without a suspect -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class BlindSearch:
+    """What climbing away from a model's own samples led to, from every start.
+
+    samples (r, *sample_shape), latents (r, dim) and residuals (r,), the squared distances from the subspace of the model's own
+    samples. usual: the 99.9 % quantile of the residual of ordinary samples. trusted: the same on a trusted generator.
+    """
+
+    samples: Tensor
+    latents: Tensor
+    residuals: Tensor
+    usual: float
+    spread: float
+    trusted: BlindSearch | None = None
+
+    @property
+    def excess(self) -> float:
+        """Median residual of the outputs found over `usual`."""
+        return (self.residuals.median() / self.usual).item()
+
+    @property
+    def agreement(self) -> float:
+        """The largest share of the starts that led to one and the same output (in a clean model each leads elsewhere)."""
+        close = torch.cdist(self.samples.flatten(1), self.samples.flatten(1)) < 0.5 * self.spread
+        return close.float().mean(1).max().item()
+
+    @property
+    def relative_excess(self) -> float:
+        """Excess over the trusted generator's; NaN without one."""
+        return self.excess / self.trusted.excess if self.trusted is not None else math.nan
+
+    @property
+    def flagged(self) -> bool:
+        """Only ever with a trusted generator: by itself an excess says nothing."""
+        return self.relative_excess > EXCESS_BAR
+
+
+def search_blind(
+    generator: Generator,
+    settings: SearchSettings = SearchSettings(scales=(1.0,), restarts=32, steps=200),
+    trusted: Generator | None = None,
+    on_progress: OnProgress | None = None,
+) -> BlindSearch:
+    """Search without a suspect: on the sphere of ordinary latents, climb to the output least like the model's own samples.
+
+    The residual is taken from 50 principal components of 2,000 prior samples. It finds backdoors whose trigger is a draw from
+    the prior; a mode or a far trigger lies off the sphere and is missed.
+    """
+    rng = torch.Generator().manual_seed(settings.seed)
+    own = generator.generate(generator.latent.sample(FITTED, rng))
+    subspace = Subspace(own)
+    starts = torch.cat([generator.latent.starts(settings.restarts, scale, rng) for scale in settings.scales])
+
+    def likeness(z: Tensor, rows: Tensor) -> Tensor:
+        return -subspace.residual(generator(z))
+
+    shell = generator.latent.on_shell
+    latents, values = descend(
+        generator, starts, torch.ones(len(starts)), likeness, settings, on_progress, project=shell
+    )
+    return BlindSearch(
+        samples=generator.generate(latents),
+        latents=latents,
+        residuals=-values,
+        usual=subspace.residual(own).quantile(0.999).item(),
+        spread=torch.pdist(own[:500].flatten(1)).median().item(),
+        trusted=search_blind(trusted, settings, on_progress=on_progress) if trusted is not None else None,
+    )

@@ -18,6 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from devil_lib import models
+from devil_lib.inspection.figures import Finding
 from devil_lib.models import Generator, evaluating
 
 PUBLISHED: dict[str, Callable[[], Generator]] = {
@@ -27,21 +28,6 @@ PUBLISHED: dict[str, Callable[[], Generator]] = {
 
 UNRELATED = 0.1  # median cosine of two models' weights below which neither descends from the other
 EXTREME = 12.0  # times the root mean square; twice what clean course generators show
-
-
-@dataclass(frozen=True)
-class Finding:
-    """check: what was looked at. severity: "note" (no reason for doubt), "warning" (unusual) or "alarm" (should not be
-    there). where: the layer or operation, or "". sentence: what was found."""
-
-    check: str
-    severity: str
-    where: str
-    sentence: str
-
-    def __str__(self) -> str:
-        place = f" at {self.where}" if self.where else ""
-        return f"[{self.severity}] {self.check}{place}: {self.sentence}"
 
 
 @dataclass(frozen=True)
