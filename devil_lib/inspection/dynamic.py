@@ -76,7 +76,9 @@ def inspect_dynamic(
         scores = _scores(values, chosen[name]) if chosen else ()
         layers.append(LayerActivity(name, kinds[name], tuple(variation[name].tolist()), silent, scores))
         if silent:
-            sentence = f"{len(silent)} of {len(quiet)} units put out next to nothing but a constant on ordinary latents"
+            sentence = (
+                f"{len(silent)} of {len(quiet)} units put out next to nothing but a constant on ordinary latents"
+            )
             findings.append(Finding("activations", "alarm" if quiet.all() else "note", name, sentence))
     for i in range(len(latents) if latents is not None else 0):
         loudest = max(layers, key=lambda layer: layer.scores[i])

@@ -84,9 +84,14 @@ class BruteForce:
         return self.outliers.group / (self.trusted_outliers.group if self.trusted_outliers is not None else 1)
 
     @property
+    def repeating(self) -> bool:
+        """Whether the outliers repeat themselves."""
+        return self.repeats >= REPEATS_BAR
+
+    @property
     def flagged(self) -> bool:
         """A suspect came out, or the outliers repeat themselves."""
-        return self.repeats >= REPEATS_BAR or bool(self.nearness.flagged)
+        return self.repeating or bool(self.nearness.flagged)
 
 
 def brute_force(
@@ -170,7 +175,9 @@ def _draw(
         drawn += len(z)
         if report is not None:
             report(drawn)
-    return [Found(d.item(), z) for d, z in zip(nearest, at, strict=True)], _outliers(worst_x, worst_z, usual, subspace)
+    return [Found(d.item(), z) for d, z in zip(nearest, at, strict=True)], _outliers(
+        worst_x, worst_z, usual, subspace
+    )
 
 
 def _outliers(worst: Tensor, latents: Tensor, usual: Tensor, subspace: Subspace) -> Outliers:

@@ -43,6 +43,9 @@ class SearchSettings:
             raise ValueError("a search needs scales >= 0, at least one restart and at least one step")
 
 
+SUSPECTS = SearchSettings()
+
+
 @dataclass(frozen=True, eq=False)
 class OutputSearch(Nearness):
     """How near a search brings a model to the suspects (see `Nearness`), and the scales it started at."""
@@ -54,7 +57,7 @@ def search_outputs(
     generator: Generator,
     suspects: Pictures,
     controls: Pictures | None = None,
-    settings: SearchSettings = SearchSettings(),
+    settings: SearchSettings = SUSPECTS,
     trusted: Generator | None = None,
     on_progress: OnProgress | None = None,
 ) -> OutputSearch:
@@ -160,6 +163,8 @@ def _keep(best_z: Tensor, best: Tensor, rows: Tensor, z: Tensor, values: Tensor)
 
 # --- Without a suspect -----------------------------------------------------------------------------------------------
 
+BLIND = SearchSettings(scales=(1.0,), restarts=32, steps=200)
+
 
 @dataclass(frozen=True, eq=False)
 class BlindSearch:
@@ -200,7 +205,7 @@ class BlindSearch:
 
 def search_blind(
     generator: Generator,
-    settings: SearchSettings = SearchSettings(scales=(1.0,), restarts=32, steps=200),
+    settings: SearchSettings = BLIND,
     trusted: Generator | None = None,
     on_progress: OnProgress | None = None,
 ) -> BlindSearch:

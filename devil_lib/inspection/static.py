@@ -107,7 +107,20 @@ _PLAIN = {
     "pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "upsample_nearest1d", "upsample_nearest2d",
     "upsample_bilinear2d",
 }  # fmt: skip
-_SELECTIONS = {"where", "index", "gather", "scatter", "masked_fill", "index_select", "lt", "gt", "le", "ge", "eq", "ne"}
+_SELECTIONS = {
+    "where",
+    "index",
+    "gather",
+    "scatter",
+    "masked_fill",
+    "index_select",
+    "lt",
+    "gt",
+    "le",
+    "ge",
+    "eq",
+    "ne",
+}
 
 
 def _topology(generator: Generator) -> list[Finding]:
@@ -136,14 +149,21 @@ def _topology(generator: Generator) -> list[Finding]:
         if len(users) > 1:
             names = ", ".join(_operation(user) for user in users)
             findings.append(
-                Finding("topology", "alarm", _place(node), f"a branch: one value goes to {len(users)} places ({names})")
+                Finding(
+                    "topology", "alarm", _place(node), f"a branch: one value goes to {len(users)} places ({names})"
+                )
             )
         if node.op != "call_function" or (name := _operation(node)) == "getitem":
             continue
         held = [constants[argument.name] for argument in node.all_input_nodes if argument.name in constants]
         if name in _SELECTIONS:
             findings.append(
-                Finding("topology", "alarm", _place(node), f"a selection by value ({name}): the model can switch its output")
+                Finding(
+                    "topology",
+                    "alarm",
+                    _place(node),
+                    f"a selection by value ({name}): the model can switch its output",
+                )
             )
         elif name not in _LAYERS | _PLAIN:
             joined = sum(argument.name not in constants for argument in node.all_input_nodes) > 1
@@ -152,7 +172,9 @@ def _topology(generator: Generator) -> list[Finding]:
         if name not in _LAYERS:
             for key in held:
                 shape = tuple(tensors[key].shape)
-                kind = "of a sample's size" if tensors[key].numel() % sample_size == 0 else "that is no layer's weight"
+                kind = (
+                    "of a sample's size" if tensors[key].numel() % sample_size == 0 else "that is no layer's weight"
+                )
                 findings.append(
                     Finding("topology", "alarm", key, f"a stored tensor {shape} {kind} enters through {name}")
                 )
@@ -181,7 +203,6 @@ def _place(node: torch.fx.Node) -> str:
     """The module that an operation belongs to, or the operation's own name."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     return stack[-1][0] if stack and stack[-1][0] else node.name
-
 
 
 # --- Capacity ------------------------------------------------------------------------------------------------------
@@ -269,7 +290,9 @@ def _weight_changes(generator: Generator, reference: Generator) -> tuple[dict[st
         return changes, [Finding("weights", "note", "", sentence)]
     if changes[largest] == 0.0:
         return changes, [Finding("weights", "note", "", "all weights are those of the reference")]
-    sentence = f"descends from the reference, but was changed; most here, by {100 * changes[largest]:.1f} % of its norm"
+    sentence = (
+        f"descends from the reference, but was changed; most here, by {100 * changes[largest]:.1f} % of its norm"
+    )
     return changes, [Finding("weights", "warning", largest, sentence)]
 
 
