@@ -2,7 +2,7 @@
 
 python -m devil_lib.course.minutes [--check]
 
-Writes the time into each lesson's `Time` row and into README's curriculum; with --check it only says what is out of date.
+Writes the time into each lesson's `Time` row, the map in 00_start_here and README's curriculum; with --check it only says what is out of date.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from devil_lib.lesson import SWEEP_FILE
 WORDS_A_MINUTE = 200  # quiet reading of technical prose, code included
 MINUTES_AN_EXERCISE = 8  # a Try it: to think, write five lines, run them and compare with the answer
 _ROW = re.compile(r"^\| \*\*Time\*\* \|.*\|$", re.MULTILINE)
+# A row of the map in 00_start_here, whose last column holds a lesson's minutes.
+_MAP = re.compile(r'(\| \[(\w+)\]\(\2\.ipynb\) \| [^|"]* \|) [^|"]* \|')
 _BEGIN, _END = "<!-- curriculum: written by `python -m devil_lib.course.minutes` -->", "<!-- end of curriculum -->"
 
 
@@ -94,6 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
         wanted[path], times[path.stem] = stated(path, sweep)
         heading = re.search(r"^# (?:\d+ · )?(.+)$", nbformat.read(path, as_version=4).cells[0].source, re.MULTILINE)
         titles[path.stem] = heading.group(1) if heading else path.stem
+    for path, content in wanted.items():
+        wanted[path] = _MAP.sub(lambda row: f"{row[1]} {times[row[2]].total} |", content)
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     pattern = re.compile(re.escape(_BEGIN) + ".*?" + re.escape(_END), re.DOTALL)
