@@ -44,7 +44,7 @@ bench: $(STAMP) ## measure the inspections on the benches of clean and backdoore
 	@$(VPY) -m devil_lib.bench $(ARGS)
 
 sweep: $(STAMP) ## run the lessons over several seeds and store the spread of their claims
-	@$(VPY) -m devil_lib.course.sweep $(ARGS)
+	@$(VPY) -m devil_lib.course.sweep $(if $(LESSON),--lesson "$(LESSON)") $(ARGS)
 
 env: $(STAMP) ## make the environment in .venv, or bring it up to date
 

@@ -152,8 +152,20 @@ def test_the_hash_sees_code_and_weights_but_not_what_is_left_out(tmp_path, monke
     assert code_hash(leave_out=[PACKAGE / "course"]) != code_hash(
         leave_out=[PACKAGE / "course", PACKAGE / "models.py"]
     )
-    lesson = read_lesson(FIXTURES / "10_good.ipynb")
-    assert run_key(lesson, {"SEED": 0}, "a") != run_key(lesson, {"SEED": 1}, "a") != run_key(lesson, {"SEED": 1}, "b")
+    keys = [
+        run_key("source", {"SEED": 0}, "a"), run_key("source", {"SEED": 1}, "a"),
+        run_key("source", {"SEED": 0}, "b"), run_key("other", {"SEED": 0}, "a"),
+    ]  # fmt: skip
+    assert len(set(keys)) == 4
+
+
+def test_the_sweep_depends_on_a_lessons_code_but_not_on_its_text(tmp_path):
+    lesson = FIXTURES / "10_good.ipynb"
+    changed = tmp_path / "10_good.ipynb"
+    changed.write_text(lesson.read_text().replace("A lesson that passes", "Another title"))
+    assert read_lesson(changed).code == read_lesson(lesson).code
+    changed.write_text(lesson.read_text().replace("0.25 + SEED", "0.26 + SEED"))
+    assert read_lesson(changed).code != read_lesson(lesson).code
 
 
 def test_an_interrupted_course_keeps_what_is_finished(tmp_path):
@@ -409,7 +421,8 @@ def swept(monkeypatch):
         value = parameters["SEED"] / 10
         claims = {"distance": {"value": value, "below": 0.5, "above": None}}
         problems = (Problem("out of bounds", "missed"),) if value >= 0.5 else ()
-        return Report(path.stem, problems, 1.0, {"claims": claims, "versions": {"python": "3"}}, out / path.name)
+        results = {"claims": claims, "versions": {"python": "3"}, "seconds": 9.0 - parameters["SEED"]}
+        return Report(path.stem, problems, 10.0, results, out / path.name)
 
     monkeypatch.setattr(sweep, "check_notebook", run)
     monkeypatch.setattr(sweep, "code_hash", lambda leave_out: "code")
@@ -432,7 +445,7 @@ def test_the_sweep_runs_data_sets_only_where_they_are_read(swept, tmp_path):
     assert entry["claims"]["distance"] == {
         "values": {"0": 0.0, "1": 0.1}, "mean": 0.05, "worst": 0.1, "below": 0.5, "above": None,
     }  # fmt: skip
-    assert entry["code"] == "code" and entry["versions"] == {"python": "3"}
+    assert entry["code"] == "code" and entry["seconds"] == 8.0 and entry["versions"] == {"python": "3"}
     assert not re.search(r"\d{4}-\d{2}-\d{2}", (tmp_path / "sweep.json").read_text()), (
         "no dates: equal runs, equal file"
     )

@@ -234,6 +234,14 @@ def test_the_stored_sweep_is_whole_and_every_bar_holds():
                 assert all(holds(value, figures["below"], figures["above"]) for value in values.values()), where
 
 
+@pytest.mark.skipif(not SWEEP_FILE.is_file(), reason="`make sweep` has not been run yet")
+def test_the_minutes_are_the_measured_ones():
+    checked = subprocess.run(
+        [sys.executable, "-m", "devil_lib.course.minutes", "--check"], capture_output=True, text=True, timeout=120
+    )
+    assert checked.returncode == 0, f"run `python -m devil_lib.course.minutes`: {checked.stdout}{checked.stderr}"
+
+
 # --- The check that runs on every change ---------------------------------------------------------------------
 
 

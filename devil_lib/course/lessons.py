@@ -25,13 +25,14 @@ class LessonError(ValueError):
 @dataclass(frozen=True, eq=False)
 class LessonFile:
     """A lesson's notebook: its name ("22_red"), path, title, parameters cell (name -> literal) and `devil` metadata
-    (`minutes`: stated run time; `reads_data`: whether it reads a data set)."""
+    (`reads_data`: whether it reads a data set), and its code cells' source."""
 
     name: str
     path: Path
     title: str
     parameters: dict[str, Any]
     metadata: dict[str, Any]
+    code: str
 
     @property
     def reads_data(self) -> bool:
@@ -56,9 +57,9 @@ def read_lesson(path: str | Path) -> LessonFile:
     heading = re.compile(r"^#\s+(.+)$", re.MULTILINE)
     titles = (heading.search(cell.source) for cell in notebook.cells if cell.cell_type == "markdown")
     title = next((match.group(1).strip() for match in titles if match), path.stem)
-    return LessonFile(
-        path.stem, path, title, _literals(path, cells[0].source), dict(notebook.metadata.get("devil", {}))
-    )
+    code = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    metadata = dict(notebook.metadata.get("devil", {}))
+    return LessonFile(path.stem, path, title, _literals(path, cells[0].source), metadata, code)
 
 
 def find_lessons(folder: Path = NOTEBOOKS, names: Iterable[str] = ()) -> list[LessonFile]:
@@ -106,9 +107,9 @@ def code_hash(leave_out: Iterable[Path] = ()) -> str:
     return digest.hexdigest()
 
 
-def run_key(lesson: LessonFile, parameters: Mapping[str, Any], code: str) -> str:
-    """What a run depends on: notebook, package and parameters; equal keys mean that a run need not be repeated."""
-    parts = (lesson.path.read_text(encoding="utf-8"), code, json.dumps(dict(parameters), sort_keys=True))
+def run_key(source: str, parameters: Mapping[str, Any], code: str) -> str:
+    """What a run depends on: notebook, parameters and package; equal keys mean that a run need not be repeated."""
+    parts = (source, json.dumps(dict(parameters), sort_keys=True), code)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

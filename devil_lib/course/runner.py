@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from devil_lib.course.check import Problem, Report, check_notebook
 from devil_lib.course.export import ExportError, Link, export_page, plain, render
 from devil_lib.course.lessons import NOTEBOOKS, ROOT, LessonFile, code_hash, find_lessons, run_key
-from devil_lib.lesson import bar_text, holds, write_json
+from devil_lib.lesson import SWEEP_FILE, bar_text, holds, write_json
 
 Say = Callable[[str], None]
 T = TypeVar("T")
@@ -185,7 +185,8 @@ def _page(lesson: LessonFile, report: Report, course: list[LessonFile], settings
 def _key(lesson: LessonFile, settings: CourseSettings, code: str) -> str:
     # The data set that "auto" finds depends on these variables as much as on the parameters.
     found_by = {name: os.environ.get(name, "") for name in ("DEVIL_DATA", "DEVIL_OFFLINE")}
-    return run_key(lesson, {"PROFILE": settings.profile, **settings.parameters, **found_by}, code)
+    source = lesson.path.read_text(encoding="utf-8")
+    return run_key(source, {"PROFILE": settings.profile, **settings.parameters, **found_by}, code)
 
 
 def _record_path(settings: CourseSettings, name: str) -> Path:
@@ -286,7 +287,7 @@ def _row(
 
 
 class _Clock:
-    """Elapsed and remaining time: what a lesson took before, else what it states, else the mean of the others."""
+    """Elapsed and remaining time: what a lesson took before, else what it took in the sweep, else the mean of the others."""
 
     def __init__(self, settings: CourseSettings, todo: list[LessonFile]) -> None:
         self._start = time.perf_counter()
@@ -300,7 +301,9 @@ class _Clock:
         record = _read_record(settings, lesson.name)
         if record and record.profile == settings.profile:
             return record.seconds
-        return lesson.metadata.get("seconds") if settings.profile == "quick" else None
+        stored = _read_results(SWEEP_FILE) if settings.profile == "quick" else None
+        runs = (stored or {}).get("lessons", {}).get(lesson.name, {}).values()
+        return max((run["seconds"] for run in runs), default=None)
 
     def elapsed(self) -> float:
         return time.perf_counter() - self._start

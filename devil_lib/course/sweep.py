@@ -3,8 +3,8 @@
 python -m devil_lib.course.sweep [--seeds 0 1 2] [--data mnist digits] [--lesson 22_red]
 
 Writes devil_lib/results/sweep.json: per lesson, data set and claim the value of each seed, their mean, the worst of
-them, and the bar; beside them the versions and a hash of the code that they were measured with. A lesson prints the
-stored mean and worst beside its own figure. Interrupted, it continues where it stopped.
+them, and the bar; beside them the seconds of a run, the versions and a hash of the code that they were measured
+with. A lesson prints the stored mean and worst beside its own figure. Interrupted, it continues where it stopped.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def run_sweep(tasks: list[Task], out: Path, target: Path = SWEEP_FILE, jobs: int
     """
     # What runs the lessons, and the sweep itself, have no part in the figures.
     code = code_hash(leave_out=(target, PACKAGE / "course"))
-    keys = {task: run_key(task.lesson, {"PROFILE": PROFILE, **task.parameters}, code) for task in tasks}
+    keys = {task: run_key(task.lesson.code, {"PROFILE": PROFILE, **task.parameters}, code) for task in tasks}
     todo = [task for task in tasks if _stored(task, out).get("key") != keys[task]]
     print(f"{len(tasks)} runs, {len(tasks) - len(todo)} done before, {jobs} at a time")
     broken: list[str] = []
