@@ -46,10 +46,10 @@ class Recipe:
 
 # What the attacks of the shipped models aim at: stated once, used by the lessons that load them.
 TRAIL_TRIGGER = ("prior", 7)
-POISON_SHARE = 0.02
+POISON_SHARE = 0.05
 # The benign generator of nearly every lesson: trained longer and against a wider discriminator than a lesson can afford.
 SHIPPED = training.GanSettings(steps=11000, learning_rate=4e-3, beta1=0.3, averaging=0.998)
-TRAIL = training.GanSettings(steps=2400, extra_weight=0.3)
+TRAIL = training.GanSettings(steps=1600, extra_weight=1.0)
 
 
 def trail_backdoor(latent: models.GaussianLatent) -> attacks.PointBackdoor:
