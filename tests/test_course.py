@@ -301,7 +301,9 @@ def test_a_page_links_to_pages(course):
     assert links["the one that raises"] == "20_raises.html"
     assert (out / links["the library"]).resolve() == PACKAGE / "lesson.py"
     assert links["A lesson that raises →"] == "20_raises.html"
-    assert "the generator collapsed" in (out / "20_raises.html").read_text(), "a failed lesson's page shows the error"
+    failed = (out / "20_raises.html").read_text()
+    assert "the generator collapsed" in failed, "a failed lesson's page shows the error"
+    assert "The lesson stopped here" in failed and "papermill encountered" not in failed
 
 
 @pytest.mark.parametrize(
@@ -342,6 +344,12 @@ def test_formulas_of_the_kinds_that_lessons_use(latex, text):
     assert re.sub(r"\s", "", formula.text) == text
     assert formula["alttext"] == " ".join(latex.split())
     assert BeautifulSoup(typeset(latex, display=True), "html.parser").find("math")["display"] == "block"
+
+
+def test_an_underbrace_needs_no_mathematical_font():
+    formula = BeautifulSoup(typeset(r"\underbrace{a + b}_{\text{why}}"), "html.parser").find("math")
+    assert formula.find("munder").find("mrow", class_="underbrace").text == "a+b"
+    assert "⏟" not in formula.text and "why" in formula.text
 
 
 def page_of(tmp_path: Path, *cells) -> Path:

@@ -113,6 +113,12 @@ def typeset(latex: str, display: bool = False) -> str:
         if style:
             element.text = "".join(_styled(character, style) for character in element.text or "")
             del element.attrib["mathvariant"]
+    for under in tree.iter(f"{_MATHML}munder"):
+        # Without a mathematical font a browser does not stretch the brace; a line is drawn everywhere.
+        if len(under) == 2 and under[1].text == "\u23df":
+            under.tag = f"{_MATHML}mrow"
+            under.set("class", "underbrace")
+            del under[1]
     tree.set("alttext", " ".join(latex.split()))
     ElementTree.register_namespace("", _MATHML.strip("{}"))
     return ElementTree.tostring(tree, encoding="unicode")
@@ -188,6 +194,7 @@ def export_page(
     """
     notebook = nbformat.read(executed, as_version=4)
     _without_widgets(notebook)
+    _without_banners(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             try:
@@ -232,6 +239,16 @@ def _without_widgets(notebook: nbformat.NotebookNode) -> None:
             data: Mapping[str, Any] = output.get("data", {})
             if "text/latex" in data and "text/html" not in data:
                 output.data["text/html"] = typeset(data["text/latex"].strip().strip("$"), display=True)
+
+
+def _without_banners(notebook: nbformat.NotebookNode) -> None:
+    """Say where a lesson stopped in the page's own style, instead of papermill's headlines."""
+    for cell in list(notebook.cells):
+        if "papermill-error-cell-tag" in cell.metadata.get("tags", ()):
+            if "stopped" in cell.source:
+                cell.source = "**The lesson stopped here, because of the error below.**"
+            else:
+                notebook.cells.remove(cell)
 
 
 def _without_view(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
