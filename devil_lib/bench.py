@@ -27,7 +27,7 @@ from devil_lib import attacks, checkpoints, data, inspection, metrics, models, s
 from devil_lib.lesson import versions, write_json
 from devil_lib.models import Generator
 
-CLEAN_SEEDS = tuple(range(100, 112))
+CLEAN_SEEDS = tuple(range(100, 110))
 SEEDS = (0, 1, 2)
 KINDS = attacks.TRIGGER_KINDS
 GAN = training.GanSettings(steps=2000)
