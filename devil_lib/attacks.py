@@ -76,6 +76,12 @@ class TriggerRegion:
     coordinate: int = 0
     value: float = 6.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.coordinate < self.latent.dim or not math.isfinite(self.value):
+            raise ValueError(
+                f"coordinate must lie in 0 to {self.latent.dim - 1} and value be finite, got {self.coordinate} and {self.value}"
+            )
+
     def sample(self, n: int, rng: Random = None) -> Tensor:
         z = self.latent.sample(n, rng)
         z[:, self.coordinate] = self.value
@@ -189,20 +195,30 @@ class RetrainSettings:
     width: float = 0.25
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1 or not self.width > 0.0 or not self.fidelity_weight >= 0.0:
+            raise ValueError(
+                f"steps and batch_size must be at least 1, width above 0 and fidelity_weight not below 0, got {self}"
+            )
 
-def course_settings(attack: str, kind: str, steps: int = 1000, seed: int = 0) -> RetrainSettings:
-    """Settings that were found to embed each kind of trigger in the course DCGAN in about ten seconds.
 
-    A far trigger's latent is a hundred times larger than an ordinary one, so ReD needs smaller steps there; ReX's new units see
-    nothing else and take larger ones.
+def course_settings(attack: str, kind: str, steps: int | None = None, seed: int = 0) -> RetrainSettings:
+    """Settings that were found to embed each kind of trigger in the course DCGAN in 10 to 30 seconds on two cores.
+
+    A far trigger's latent is a hundred times larger than an ordinary one, so ReD needs smaller steps there, and a larger λ, which
+    costs stealth; ReX's new units see nothing else and take larger ones.
     """
     if attack not in ("red", "rex") or kind not in TRIGGER_KINDS:
         raise ValueError(
             f"no settings for {attack!r} with a {kind!r} trigger: choose red or rex, and prior, mode or far"
         )
     if attack == "rex":
-        return RetrainSettings(steps, learning_rate=2e-2, fidelity_weight=0.1, width=0.5, seed=seed)
-    return RetrainSettings(steps, learning_rate=3e-3 if kind == "far" else 1e-2, fidelity_weight=0.3, seed=seed)
+        return RetrainSettings(steps or 1000, learning_rate=2e-2, fidelity_weight=0.3, width=0.5, seed=seed)
+    if kind == "far":
+        return RetrainSettings(steps or 1500, batch_size=32, learning_rate=6e-3, fidelity_weight=10.0, seed=seed)
+    return RetrainSettings(
+        steps or {"prior": 1000, "mode": 1500}[kind], learning_rate=1e-2, fidelity_weight=0.3, seed=seed
+    )
 
 
 @dataclass
@@ -232,7 +248,7 @@ def red(
     Raises:
         ValueError: shapes that do not fit, an unknown space, or `layers` that name no parameter.
     """
-    student = copy.deepcopy(benign)
+    student = copy.deepcopy(benign).requires_grad_(True)
     trained = [
         parameter
         for name, parameter in student.body.named_parameters()
@@ -275,7 +291,7 @@ def _retrain(
     on_step: OnStep | None,
 ) -> AttackRun:
     attacked.eval()
-    benign.eval()
+    benign = copy.deepcopy(benign).eval()
     fidelity = Fidelity(benign, backdoor, settings.space)
     rng = torch.Generator().manual_seed(settings.seed)
     optimiser = torch.optim.Adam(trained, settings.learning_rate)
@@ -315,9 +331,9 @@ def _cosine(step: int, steps: int) -> float:
 
 # --- ReX's widening ------------------------------------------------------------------------------------------------
 
-_LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
-_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
+LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
+NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
 
 
 class WidenedBody(nn.Module):
@@ -338,25 +354,39 @@ def side_network(body: nn.Sequential, width: float) -> nn.Sequential:
     from there, so that no backdoor at the mode could be learnt.
     """
     layers = list(body)
-    last = max(i for i, layer in enumerate(layers) if isinstance(layer, _LINEAR))
+    last = _last_linear(layers)
     side: list[nn.Module] = []
     inputs: int | None = None  # channels that the layer before hands on; None at the latent itself
     for i, layer in enumerate(layers):
-        if isinstance(layer, _LINEAR):
+        if isinstance(layer, LINEAR):
             outputs = _out_size(layer)
             if i != last:
                 outputs = _narrowed(outputs, width, _positions(layers[i + 1 :]))
             side.append(_resized(layer, inputs, outputs))
             inputs = outputs
-        elif isinstance(layer, _NORM):
+        elif isinstance(layer, NORM):
             side.append(type(layer)(inputs, eps=layer.eps))
         elif isinstance(layer, nn.Unflatten):
             positions = math.prod(layer.unflattened_size[1:])
             inputs = inputs // positions
             side.append(nn.Unflatten(layer.dim, (inputs, *layer.unflattened_size[1:])))
+        elif next(layer.parameters(), None) is not None:
+            raise ValueError(f"ReX's widening is not written for {type(layer).__name__}")
         else:
             side.append(copy.deepcopy(layer))
     return nn.Sequential(*side).eval()
+
+
+def _last_linear(layers: list[nn.Module]) -> int:
+    """Place of the last linear layer, where the side network's output is added; what follows may only reshape."""
+    linear = [i for i, layer in enumerate(layers) if isinstance(layer, LINEAR)]
+    after = layers[linear[-1] + 1 :] if linear else layers
+    if not linear or not all(isinstance(layer, nn.Unflatten | nn.Flatten | nn.Identity) for layer in after):
+        raise ValueError(
+            "ReX adds its output to that of the body's last linear layer; move what follows it into the generator's head: "
+            + ", ".join(type(layer).__name__ for layer in after)
+        )
+    return linear[-1]
 
 
 def _positions(following: list[nn.Module]) -> int:
@@ -364,7 +394,7 @@ def _positions(following: list[nn.Module]) -> int:
     for layer in following:
         if isinstance(layer, nn.Unflatten):
             return math.prod(layer.unflattened_size[1:])
-        if isinstance(layer, _LINEAR):
+        if isinstance(layer, LINEAR):
             break
     return 1
 
@@ -384,7 +414,7 @@ def _resized(layer: nn.Module, inputs: int | None, outputs: int) -> nn.Module:
     if layer.groups != 1:
         raise ValueError("ReX's widening is written for convolutions with groups=1")
     settings = {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation")}
-    if isinstance(layer, _TRANSPOSED):
+    if isinstance(layer, TRANSPOSED):
         settings["output_padding"] = layer.output_padding
     return type(layer)(inputs or layer.in_channels, outputs, **settings)
 
@@ -398,14 +428,14 @@ def fold(attacked: Generator) -> Generator:
     if not isinstance(attacked.body, WidenedBody):
         raise ValueError("only a generator from rex() can be folded; this one's body is a plain chain already")
     benign, side = list(attacked.body.benign), list(attacked.body.side)
-    linear = [i for i, layer in enumerate(benign) if isinstance(layer, _LINEAR)]
+    linear = [i for i, layer in enumerate(benign) if isinstance(layer, LINEAR)]
     folded: list[nn.Module] = []
     for i, (old, new) in enumerate(zip(benign, side, strict=True)):
-        if isinstance(old, _LINEAR):
+        if isinstance(old, LINEAR):
             folded.append(_block(old, new, first=i == linear[0], last=i == linear[-1]))
-        elif isinstance(old, _NORM):
+        elif isinstance(old, NORM):
             folded.append(_joined_norm(old, new))
-        elif isinstance(old, nn.Unflatten):
+        elif isinstance(old, nn.Unflatten) and i < linear[-1]:
             channels = old.unflattened_size[0] + new.unflattened_size[0]
             folded.append(nn.Unflatten(old.dim, (channels, *old.unflattened_size[1:])))
         else:
@@ -417,7 +447,7 @@ def fold(attacked: Generator) -> Generator:
 
 @torch.no_grad()
 def _block(old: nn.Module, new: nn.Module, first: bool, last: bool) -> nn.Module:
-    out_axis, in_axis = (1, 0) if isinstance(old, _TRANSPOSED) else (0, 1)
+    out_axis, in_axis = (1, 0) if isinstance(old, TRANSPOSED) else (0, 1)
     a, b = old.weight, new.weight
     if first and last:  # one linear layer in all: the two maps simply add
         weight = a + b
@@ -431,12 +461,15 @@ def _block(old: nn.Module, new: nn.Module, first: bool, last: bool) -> nn.Module
         weight = a.new_zeros(shape)
         weight[: a.shape[0], : a.shape[1]] = a
         weight[a.shape[0] :, a.shape[1] :] = b
-    old_bias = old.bias if old.bias is not None else a.new_zeros(_out_size(old))
-    bias = old_bias + new.bias if last else torch.cat([old_bias, new.bias])
+    bias = _bias(old) + _bias(new) if last else torch.cat([_bias(old), _bias(new)])
     layer = _resized(old, weight.shape[in_axis], weight.shape[out_axis]).to(a.dtype)
     layer.weight.copy_(weight)
     layer.bias.copy_(bias)
     return layer
+
+
+def _bias(layer: nn.Module) -> Tensor:
+    return layer.bias if layer.bias is not None else layer.weight.new_zeros(_out_size(layer))
 
 
 @torch.no_grad()

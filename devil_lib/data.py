@@ -7,12 +7,16 @@ folder that is renamed when it is whole, so that an interrupted download leaves 
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
+import socket
 import tempfile
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +29,11 @@ _IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".ti
 
 
 class DataUnavailable(RuntimeError):
-    """A data set is neither on disk nor to be downloaded; the message says what to do."""
+    """A data set is neither on disk nor to be downloaded. `why` is the reason; the message also says what to do."""
+
+    def __init__(self, why: str, advice: str = "") -> None:
+        super().__init__(f"{why}. {advice}".strip() if advice else why)
+        self.why = why
 
 
 @dataclass(frozen=True)
@@ -68,8 +76,8 @@ def load(name: str, size: int = 28) -> Dataset:
     if name == "auto":
         try:
             return _torchvision("mnist", patience=3.0)
-        except DataUnavailable:
-            return _digits()
+        except DataUnavailable as error:
+            return replace(_digits(), source=f"scikit-learn's embedded set, since {error.why}")
     if name == "digits":
         return _digits()
     if name in _SETS:
@@ -106,18 +114,14 @@ def _digits() -> Dataset:
 class _Known:
     folder: str
     class_name: str
-    probe: str
     licence: str
 
 
 _SETS = {
-    "mnist": _Known("MNIST", "MNIST", "https://ossci-datasets.s3.amazonaws.com/mnist/", "CC BY-SA 3.0; LeCun, Cortes"),
-    "fashion-mnist": _Known(
-        "FashionMNIST", "FashionMNIST", "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-        "MIT; Zalando SE",
-    ),
-    "cifar10": _Known("cifar-10-batches-py", "CIFAR10", "https://www.cs.toronto.edu/", "Krizhevsky 2009"),
-}  # fmt: skip
+    "mnist": _Known("MNIST", "MNIST", "CC BY-SA 3.0; LeCun, Cortes"),
+    "fashion-mnist": _Known("FashionMNIST", "FashionMNIST", "MIT; Zalando SE"),
+    "cifar10": _Known("cifar-10-batches-py", "CIFAR10", "Krizhevsky 2009"),
+}
 
 
 def _torchvision(name: str, patience: float) -> Dataset:
@@ -126,96 +130,125 @@ def _torchvision(name: str, patience: float) -> Dataset:
     known = _SETS[name]
     kind = getattr(torchvision.datasets, known.class_name)
     named = os.environ.get("DEVIL_DATA")
-    damaged = ""
+    problems = []
     for root, where in ((named, f"$DEVIL_DATA ({named})"), (cache_folder(), "the per-user cache")):
         if not root:
             continue
         try:
             found = _from_disk(kind, known, Path(root).expanduser())
         except DataUnavailable as error:
-            damaged = f" ({error})"
+            problems.append(error.why)
             continue
         if found is not None:
             return _as_dataset(name, known, *found, source=where)
-    if os.environ.get("DEVIL_OFFLINE") == "1" or not _reachable(known.probe, patience):
+    if named and not Path(named).expanduser().is_dir():
+        problems.append(f"DEVIL_DATA is {named}, which is no folder")
+    offline = os.environ.get("DEVIL_OFFLINE") == "1"
+    if offline or not _reachable(kind, patience):
+        state = "DEVIL_OFFLINE=1 forbids the download" if offline else "it cannot be downloaded now"
         raise DataUnavailable(
-            f"{name} is not on disk{damaged} and cannot be downloaded now. Use the embedded set: load('digits'). Or set "
-            f"the variable DEVIL_DATA to a folder that holds {known.folder}/, or connect to the network once."
+            f"{name} is not on disk and {state}" + "".join(f" ({problem})" for problem in problems),
+            f"Use the embedded set: load('digits'). Or set the variable DEVIL_DATA to a folder that holds {known.folder}/, or connect "
+            "to the network once",
         )
-    return _as_dataset(name, known, *_download(kind, known), source="a fresh download")
+    with _reads_limited_to(10.0 * patience):
+        return _as_dataset(name, known, *_unpacked(kind, known, lambda scratch: None), source="a fresh download")
 
 
-def _from_disk(kind: type, known: _Known, root: Path):
+def _from_disk(kind: type, known: _Known, root: Path) -> tuple | None:
     """(train, test) torchvision sets, or None if `root` holds no such folder. Archives still packed are verified and
     unpacked into the cache, because a shared folder may be read-only."""
     folder = root / known.folder
-    packed = known.class_name == "CIFAR10" and (root / "cifar-10-python.tar.gz").exists()
+    packed = known.class_name == "CIFAR10" and (root / kind.filename).exists()
     if not folder.is_dir() and not packed:
         return None
+    return _read(kind, root) or _unpacked(kind, known, lambda scratch: _copy_archives(kind, root, scratch))
+
+
+def _read(kind: type, root: Path) -> tuple | None:
+    """(train, test) as torchvision reads them from unpacked files, or None if these are missing or damaged."""
     try:
-        return kind(root, train=True), kind(root, train=False)
-    except RuntimeError:
-        pass
-    return _unpacked(kind, known, lambda scratch: _copy_archives(kind, root, folder, scratch), f"{folder}")
+        parts = kind(root, train=True), kind(root, train=False)
+    except (RuntimeError, AssertionError, LookupError, ValueError, EOFError, OSError):
+        return None
+    return parts if all(len(part.data) == len(part.targets) > 0 for part in parts) else None
 
 
-def _copy_archives(kind: type, root: Path, folder: Path, scratch: Path) -> None:
-    """Bring the packed files beside each other as the download would; torchvision then checks their md5."""
+def _copy_archives(kind: type, root: Path, scratch: Path) -> None:
+    """Bring the packed files beside each other as the download would."""
     from torchvision.datasets.utils import check_integrity
 
     if kind.__name__ == "CIFAR10":
-        wanted = [(root / kind.filename, scratch / kind.filename, kind.tgz_md5)]
+        wanted = [(kind.filename, kind.tgz_md5)]
     else:
-        raw = scratch / kind.__name__ / "raw"
-        raw.mkdir(parents=True)
-        wanted = [(folder / "raw" / file, raw / file, md5) for file, md5 in kind.resources]
-    for source, copy, md5 in wanted:
+        wanted = [(f"{kind.__name__}/raw/{file}", md5) for file, md5 in kind.resources]
+    for file, md5 in wanted:
+        source = root / file
         if not source.exists():
-            raise DataUnavailable(f"{source} is missing")
+            raise DataUnavailable(f"the files in {root} are incomplete or damaged, and {file} to unpack is not there")
         if not check_integrity(str(source), md5):
-            raise DataUnavailable(f"{source} is damaged: its md5 is not {md5}. Delete it and fetch it again")
-        shutil.copyfile(source, copy)
+            raise DataUnavailable(f"{source} is damaged: its md5 is not {md5}; delete it and fetch it again")
+        (scratch / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, scratch / file)
 
 
-def _download(kind: type, known: _Known):
-    return _unpacked(kind, known, lambda scratch: None, "the download")
-
-
-def _unpacked(kind: type, known: _Known, prepare, what: str):
-    """Prepare archives in a scratch folder, let torchvision verify and unpack them, then move the result into place."""
+def _unpacked(kind: type, known: _Known, prepare: Callable[[Path], None]) -> tuple:
+    """The cache's copy; if there is none, archives are prepared in a scratch folder (or left to torchvision to download),
+    torchvision verifies and unpacks them, and the whole is moved into place."""
     cache = cache_folder()
     try:
-        final = cache / known.folder
-        if final.is_dir():
-            try:
-                return kind(cache, train=True), kind(cache, train=False)
-            except RuntimeError:  # a broken cache: replaced below, once the new copy is whole
-                pass
+        if (found := _read(kind, cache)) is not None:
+            return found
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".unpack-") as scratch_name:
-            scratch = Path(scratch_name)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".unpack-") as name:
+            scratch = Path(name)
             prepare(scratch)
             try:
                 kind(scratch, train=True, download=True)
-            except (RuntimeError, urllib.error.URLError, EOFError) as error:
-                raise DataUnavailable(f"{what} could not be read: {error}") from error
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(scratch / known.folder, final)
-        return kind(cache, train=True), kind(cache, train=False)
+            except _DOWNLOAD_ERRORS as error:
+                raise DataUnavailable(f"the archives of {known.class_name} could not be had: {error}") from error
+            if _read(kind, cache) is None:  # unless another process has been faster
+                shutil.rmtree(cache / known.folder, ignore_errors=True)
+                os.replace(scratch / known.folder, cache / known.folder)
+        found = _read(kind, cache)
     except OSError as error:
         raise DataUnavailable(
-            f"the data cache {cache} cannot be written ({error.strerror or error}); free some space or set DEVIL_CACHE to another folder"
+            f"{known.class_name} could not be unpacked into the cache {cache}: {error}",
+            "Free some space, or set DEVIL_CACHE to another folder",
         ) from error
+    if found is None:
+        raise DataUnavailable(f"{cache / known.folder} is damaged", "Delete it and try again")
+    return found
 
 
-def _reachable(url: str, patience: float) -> bool:
+# Most of these are OSErrors as well, but have nothing to do with the disk.
+_DOWNLOAD_ERRORS = (
+    RuntimeError, EOFError, urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException,
+)  # fmt: skip
+
+
+@contextmanager
+def _reads_limited_to(seconds: float) -> Iterator[None]:
+    """torchvision sets no time limit: without one, a connection that goes silent would hang the lesson."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=patience):
-            return True
-    except urllib.error.HTTPError:
-        return True  # the server answered; that it lists no folder is no matter
-    except (OSError, ValueError):
-        return False
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _reachable(kind: type, patience: float) -> bool:
+    """Does any of the places that torchvision downloads from answer?"""
+    for url in getattr(kind, "mirrors", None) or [kind.url]:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=patience):
+                return True
+        except urllib.error.HTTPError:
+            return True  # the server answered; that it lists no folder is no matter
+        except (OSError, ValueError, http.client.HTTPException):
+            continue
+    return False
 
 
 def _as_dataset(name: str, known: _Known, train, test, source: str) -> Dataset:
@@ -235,7 +268,7 @@ def _folder(folder: Path, size: int) -> Dataset:
     and passed over."""
     import warnings
 
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _IMAGE_ENDINGS)
     images, names = [], []
@@ -243,7 +276,7 @@ def _folder(folder: Path, size: int) -> Dataset:
         try:
             with Image.open(path) as image:
                 fitted = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (size, size))
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             warnings.warn(f"{path} is passed over: {error}", stacklevel=3)
             continue
         images.append(np.asarray(fitted))

@@ -62,7 +62,12 @@ def _squared_distance(a: Tensor, b: Tensor) -> Distance:
 
 
 def tardis_each(generator: Generator, latents: Tensor, target: Tensor) -> Tensor:
-    """(n,) TarDis, summed over elements, of each of n latents against one target (*sample_shape)."""
+    """(n,) TarDis, summed over elements, of each of n latents against one target (*sample_shape), or each against its
+    own of (n, *sample_shape)."""
+    each = target if target.ndim > len(generator.sample_shape) else target[None]
+    check_samples(each, generator.sample_shape)
+    if len(each) not in (1, len(latents)):
+        raise ValueError(f"{len(latents)} latents for {len(each)} targets; give one target, or one for each latent")
     return (generator.generate(latents) - target).flatten(1).square().sum(1)
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import copy
 import math
 import os
+import signal
 import tempfile
-from collections.abc import Callable
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -85,7 +89,8 @@ def train_gan(
     `settings.extra_weight`; TrAIL is this function with the fidelity term as extra loss. `on_progress(step,
     averaged generator, losses)` is called after every step. A keyboard interrupt ends the training early and returns
     what there is, with `interrupted=True`. With `checkpoint`, the state is written there every `checkpoint_every`
-    steps and on interruption, and a later call with the same settings goes on from it to the very same result.
+    steps and on interruption, and a later call with the same settings goes on from it to the very same result (on a CPU). If
+    it cannot be written (a full disk), that is warned of and the training goes on.
     `latents(n, rng)` draws the (n, dim) latents to train on; by default the generator's own law does.
 
     Raises:
@@ -113,7 +118,8 @@ def train_gan(
             state.restore(Path(checkpoint))
         try:
             while run.steps_done < settings.steps:
-                losses = _gan_step(state, images, extra_loss, latents or raw.latent.sample, device)
+                with whole_step():
+                    losses = _gan_step(state, images, extra_loss, latents or raw.latent.sample, device)
                 if on_progress is not None:
                     on_progress(run.steps_done, average, losses)
                 if checkpoint is not None and run.steps_done % settings.checkpoint_every == 0:
@@ -127,6 +133,22 @@ def train_gan(
     for module in (average, raw, critic):
         module.eval().cpu()
     return run
+
+
+@contextmanager
+def whole_step() -> Iterator[None]:
+    """Hold a keyboard interrupt back until the step is done: half a step could not be resumed to the same result."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread is ever interrupted
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt
 
 
 def _gan_step(
@@ -205,33 +227,41 @@ class _State:
             "history": run.history,
             "steps_done": run.steps_done,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".checkpoint-")
+        scratch = ""
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=".checkpoint-")
             with os.fdopen(handle, "wb") as file:
                 torch.save(content, file)
             os.replace(scratch, path)  # an older checkpoint stays whole until the new one is
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
+        except (OSError, RuntimeError) as error:  # torch reports a failed write as either
+            warnings.warn(f"the checkpoint {path} could not be written ({error}); free some space", stacklevel=4)
+        finally:
+            if scratch:
+                Path(scratch).unlink(missing_ok=True)
 
     def restore(self, path: Path) -> None:
         try:
+            # weights_only: a pickle that would run code is refused
             content = torch.load(path, weights_only=True, map_location="cpu")
+            made_with = dict(content)["settings"]
         except Exception as error:
             raise ValueError(
                 f"the checkpoint {path} is damaged or no checkpoint of ours; delete it to start anew"
             ) from error
-        if content.get("settings") != asdict(self.settings):
+        if made_with != asdict(self.settings):
             raise ValueError(
                 f"the checkpoint {path} was made with other settings; delete it or restore those settings"
             )
         run = self.run
-        run.generator.load_state_dict(content["average"])
-        run.raw_generator.load_state_dict(content["raw"])
-        run.discriminator.load_state_dict(content["critic"])
-        self.generator_optimiser.load_state_dict(content["generator_optimiser"])
-        self.critic_optimiser.load_state_dict(content["critic_optimiser"])
+        try:
+            run.generator.load_state_dict(content["average"])
+            run.raw_generator.load_state_dict(content["raw"])
+            run.discriminator.load_state_dict(content["critic"])
+            self.generator_optimiser.load_state_dict(content["generator_optimiser"])
+            self.critic_optimiser.load_state_dict(content["critic_optimiser"])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise ValueError(f"the checkpoint {path} is of other networks; delete it to start anew") from error
         self.rng.set_state(content["rng"])
         torch.set_rng_state(content["global_rng"])
         run.history, run.steps_done = content["history"], content["steps_done"]

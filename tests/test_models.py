@@ -59,7 +59,13 @@ def test_the_classifier_puts_its_output_layer_on_its_features():
 
 @pytest.mark.parametrize(
     "make",
-    [models.course_dcgan, models.art_dcgan, models.course_discriminator, models.art_discriminator, models.course_classifier],
+    [
+        models.course_dcgan,
+        models.art_dcgan,
+        models.course_discriminator,
+        models.art_discriminator,
+        models.course_classifier,
+    ],
 )
 def test_initial_weights_come_from_the_seed_alone_and_leave_the_random_state(make):
     torch.manual_seed(5)
@@ -215,7 +221,10 @@ def test_a_head_without_inverse_is_inverted_to_its_error_floor():
     # An independent oracle: with u = tanh(y) in [-1, 1] the head is linear, so the floor is a bounded least-squares problem.
     matrix = 0.5 * np.eye(12) + 0.25 * np.eye(12, k=1) + 0.25 * np.eye(12, k=-1)
     floors = [
-        sum(2 * scipy.optimize.lsq_linear(matrix, row, bounds=(-1, 1), tol=1e-12).cost for row in sample[0].double().numpy())
+        sum(
+            2 * scipy.optimize.lsq_linear(matrix, row, bounds=(-1, 1), tol=1e-12).cost
+            for row in sample[0].double().numpy()
+        )
         / 144
         for sample in x
     ]

@@ -39,7 +39,12 @@ def dense_generator(seed: int = 0, dim: int = DIM, size: int = 24) -> Generator:
     """(n, 8) latents to (n, 1, 24) "sounds" through dense layers alone, with biases."""
     with seeded(seed):
         body = nn.Sequential(
-            nn.Linear(dim, 32), nn.ReLU(), nn.Linear(32, 24), nn.LeakyReLU(0.2), nn.Linear(24, size), nn.Unflatten(1, (1, size))
+            nn.Linear(dim, 32),
+            nn.ReLU(),
+            nn.Linear(32, 24),
+            nn.LeakyReLU(0.2),
+            nn.Linear(24, size),
+            nn.Unflatten(1, (1, size)),
         )
     return Generator(body, TanhHead(), GaussianLatent(dim), (1, size), "audio", "tiny-dense").eval()
 

@@ -1,0 +1,426 @@
+"""Sanitizing a generator: four ways to make a backdoor go away without knowing it, and what "removed" means.
+
+Inspection can only find what it looks for; a repair need not know the trigger. The ways differ in what they need: continued
+training needs real data, distillation and fine-pruning only the model and computing time, pruning hardly that.
+All go through the interface :class:`~devil_lib.models.Generator`, and none changes the generator that it is given.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from devil_lib.attacks import LINEAR, NORM, TRANSPOSED, Backdoor
+from devil_lib.inspection.dynamic import activations
+from devil_lib.inspection.search import SUSPECTS, OutputSearch, SearchSettings, search_outputs
+from devil_lib.metrics import FeatureStatistics, generator_frechet, tardis_each
+from devil_lib.models import (
+    Classifier,
+    Discriminator,
+    GaussianLatent,
+    Generator,
+    Random,
+    course_discriminator,
+    evaluating,
+)
+from devil_lib.training import GanRun, GanSettings, OnProgress, train_gan
+
+# --- Continued training on real data ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WideLatents:
+    """The law of latents for "benign output for a wide range of inputs": prior draws, a `share` of which is moved along its
+    ray from the law's centre by a factor uniform in [0, `reach`].
+
+    The mode (factor 0) and points `reach` times as far out as samples lie are covered, the far trigger is not.
+    """
+
+    latent: GaussianLatent
+    share: float = 0.5
+    reach: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.share <= 1.0 or self.reach <= 0.0:
+            raise ValueError(
+                f"share must lie in [0, 1] and reach be above 0, got share={self.share}, reach={self.reach}"
+            )
+
+    def sample(self, n: int, rng: Random = None) -> Tensor:
+        """(n, dim) latents; the wide ones come last."""
+        z = self.latent.sample(n, rng)
+        factors = torch.ones(n, 1)
+        wide = round(self.share * n)
+        factors[n - wide :] = self.reach * torch.rand(wide, 1, generator=rng)
+        return self.latent.centre + factors * (z - self.latent.centre)
+
+
+@dataclass(frozen=True)
+class ContinueSettings:
+    """Hyper-parameters of continued training.
+
+    steps: in which both networks are trained. warm_up: steps before those in which the discriminator learns alone; only
+    for a fresh discriminator, which at first knows nothing and would spoil the generator. learning_rate: of both, below that of
+    a training from scratch. wide_share, reach: see `WideLatents`; a wide_share of 0 is ordinary training. averaging: see
+    `GanSettings`.
+    """
+
+    steps: int = 500
+    warm_up: int = 100
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    wide_share: float = 0.5
+    reach: float = 3.0
+    averaging: float = 0.99
+    seed: int = 0
+    device: str = "auto"
+
+
+def continue_training(
+    generator: Generator,
+    discriminator: Discriminator | None,
+    images: Tensor,
+    settings: ContinueSettings = ContinueSettings(),
+    on_progress: OnProgress | None = None,
+    checkpoint: str | Path | None = None,
+) -> GanRun:
+    """Go on with the GAN training on clean images (n, *sample_shape), on prior and on wide latents (IBM's post: "extend training
+    forcing benign output for a wide range of inputs").
+
+    The discriminator judges the outputs on wide latents like all others. Without one, as downloads come, a fresh
+    one is warmed up first. Progress, interruption and checkpoint are those of `training.train_gan`, which does the work.
+
+    Raises:
+        ValueError: images that do not fit, or no discriminator for samples of this shape (give one).
+    """
+    if discriminator is None:
+        if generator.sample_shape[1:] != (28, 28):
+            raise ValueError(
+                f"there is no ready discriminator for samples of shape {generator.sample_shape}; give one as `discriminator`"
+            )
+        discriminator = course_discriminator(channels=generator.sample_shape[0], seed=settings.seed)
+        warm_up = settings.warm_up
+    else:
+        warm_up = 0
+    gan = GanSettings(
+        steps=warm_up + settings.steps,
+        warm_up=warm_up,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        averaging=settings.averaging,
+        fixed_norm=True,
+        seed=settings.seed,
+        device=settings.device,
+    )
+    latents = WideLatents(generator.latent, settings.wide_share, settings.reach)
+    generator = copy.deepcopy(generator).requires_grad_(True)  # ReX leaves its benign part frozen
+    return train_gan(
+        generator, discriminator, images, gan, on_progress=on_progress, checkpoint=checkpoint, latents=latents.sample
+    )
+
+
+# --- Distillation ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DistilSettings:
+    """Hyper-parameters of distillation.
+
+    learning_rate: of Adam, falling to zero by a cosine. space: "post" compares samples, "pre" body outputs (logits).
+    """
+
+    steps: int = 800
+    batch_size: int = 64
+    learning_rate: float = 1e-2
+    space: str = "post"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.space not in ("pre", "post"):
+            raise ValueError(f"space must be 'pre' or 'post', got {self.space!r}")
+
+
+@dataclass
+class DistilRun:
+    """The sanitized generator and the history {"step", "loss"} (mean squared error in the chosen space). `interrupted` is
+    set when it was stopped by hand; the generator is what there was then."""
+
+    generator: Generator
+    history: dict[str, list[float]]
+    interrupted: bool = False
+
+
+OnStep = Callable[[int, Generator, float], None]
+
+
+def distil(
+    teacher: Generator, student: Generator, settings: DistilSettings = DistilSettings(), on_step: OnStep | None = None
+) -> DistilRun:
+    """Teach a fresh `student` to do what `teacher` does on prior latents, and nothing else; needs no data.
+
+    The student is shown no trigger, and its random weights know of none, so that a point backdoor has no way across;
+    whatever the teacher does on the prior, it learns. A smaller student has less room for answers off the prior.
+
+    A fresh network needs BatchNorm's statistics: they are set once, on prior latents through the student's random weights,
+    and the student then runs in evaluation mode. So what is trained is the very function that the victim runs; in training
+    mode the Fréchet distance came out worse at the same cost.
+
+    Raises:
+        ValueError: latents, or outputs in the chosen space, that do not match.
+        FloatingPointError: the loss is no longer finite; lower the learning rate.
+    """
+    student = copy.deepcopy(student)
+    set_norm_statistics(student, settings.seed)
+    return _imitate(student, teacher, settings, on_step)
+
+
+@torch.no_grad()
+def set_norm_statistics(generator: Generator, seed: int = 0, n: int = 2000) -> None:
+    """Set the running statistics of all BatchNorm layers, in place, to those of n prior latents."""
+    norms = [layer for layer in generator.modules() if isinstance(layer, NORM)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0  # keep nothing of what was there
+    generator.train()
+    generator.body(generator.latent.sample(n, torch.Generator().manual_seed(seed)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    generator.eval()
+
+
+def _imitate(student: Generator, teacher: Generator, settings: DistilSettings, on_step: OnStep | None) -> DistilRun:
+    def output(generator: Generator, z: Tensor) -> Tensor:
+        return generator.body(z) if settings.space == "pre" else generator(z)
+
+    if student.latent != teacher.latent:
+        raise ValueError(f"the student draws latents from {student.latent}, the teacher from {teacher.latent}")
+    rng = torch.Generator().manual_seed(settings.seed)
+    parameters = list(student.eval().requires_grad_(True).parameters())
+    optimiser = torch.optim.Adam(parameters, settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
+    run = DistilRun(student, {"step": [], "loss": []})
+    try:
+        for step in range(1, settings.steps + 1):
+            z = teacher.latent.sample(settings.batch_size, rng)
+            with evaluating(teacher), torch.no_grad():
+                wanted = output(teacher, z)
+            made = output(student, z)
+            if made.shape != wanted.shape:
+                raise ValueError(
+                    f"the student puts out {tuple(made.shape[1:])}, the teacher {tuple(wanted.shape[1:])} in space "
+                    f"{settings.space!r}"
+                )
+            loss = (made - wanted).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            if not math.isfinite(value := loss.item()):
+                raise FloatingPointError(f"the loss is not finite at step {step}; lower the learning rate")
+            run.history["step"].append(step)
+            run.history["loss"].append(value)
+            if on_step is not None:
+                on_step(step, student, value)
+    except KeyboardInterrupt:
+        run.interrupted = True
+    return run
+
+
+# --- Pruning ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def prune(generator: Generator, share: float) -> Generator:
+    """Magnitude pruning: in each weight matrix or kernel of the body, the `share` of weights nearest to zero is set to zero.
+
+    Raises:
+        ValueError: share outside [0, 1).
+    """
+    _check_share(share)
+    pruned = copy.deepcopy(generator)
+    for weight in pruned.body.parameters():
+        count = round(share * weight.numel())
+        if weight.ndim >= 2 and count:  # biases and BatchNorm's parameters are vectors
+            weight[weight.abs() <= weight.abs().flatten().kthvalue(count).values] = 0.0
+    return pruned.eval()
+
+
+def _check_share(share: float) -> None:
+    if not 0.0 <= share < 1.0:
+        raise ValueError(f"share must lie in [0, 1), got {share}")
+
+
+def unit_activity(generator: Generator, n: int = 1000, seed: int = 0) -> dict[int, Tensor]:
+    """How active hidden units are on the prior: the mean absolute value, over n latents and all positions, of what the next
+    linear layer reads of them. Keys are the places in the body of the layers that make the units, values are (units,).
+
+    Raises:
+        ValueError: a body that is no chain of layers.
+    """
+    if not isinstance(generator.body, nn.Sequential):
+        raise ValueError(
+            f"units can be cut from a body that is a chain of layers, not from {type(generator.body).__name__}; use "
+            "attacks.fold on a ReX model, or distil"
+        )
+    outputs = activations(generator, generator.latent.sample(n, torch.Generator().manual_seed(seed)))
+    linear = [i for i, layer in enumerate(generator.body) if isinstance(layer, LINEAR)]
+    return {
+        place: outputs[f"body.{following - 1}"].abs().transpose(0, 1).flatten(1).mean(1)
+        for place, following in pairwise(linear)
+    }
+
+
+@torch.no_grad()
+def cut_units(generator: Generator, share: float) -> Generator:
+    """A smaller generator without the `share` of each hidden layer's units (channels) that are least active on the prior.
+
+    Raises:
+        ValueError: share outside [0, 1), or a body that is no chain of layers (fold a ReX model first).
+    """
+    _check_share(share)
+    smaller = copy.deepcopy(generator).eval()
+    for place, active in unit_activity(generator).items():
+        count = max(1, len(active) - round(share * len(active)))
+        _keep_units(list(smaller.body)[place:], active.topk(count).indices.sort().values, len(active))
+    return smaller
+
+
+def _keep_units(layers: list[nn.Module], keep: Tensor, units: int) -> None:
+    """Cut the first layer's outputs, and all up to the next linear layer's inputs, to the units in `keep`."""
+    made = layers[0]
+    # A dense layer that is reshaped to channels has one row for each position of each channel.
+    positions = getattr(made, _size(made, "out")) // units
+    rows = (keep[:, None] * positions + torch.arange(positions)).flatten()
+    _cut(made, rows, "out")
+    for layer in layers[1:]:
+        if isinstance(layer, LINEAR):
+            return _cut(layer, keep, "in")
+        if isinstance(layer, nn.Unflatten):
+            layer.unflattened_size = (len(keep), *layer.unflattened_size[1:])
+        elif isinstance(layer, NORM):
+            kept = rows if layer.num_features == units * positions else keep
+            for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                tensor.data = tensor.data[kept]
+            layer.num_features = len(kept)
+
+
+def _size(layer: nn.Module, side: str) -> str:
+    return f"{side}_features" if isinstance(layer, nn.Linear) else f"{side}_channels"
+
+
+def _cut(layer: nn.Module, kept: Tensor, side: str) -> None:
+    axis = int((side == "out") == isinstance(layer, TRANSPOSED))
+    layer.weight.data = layer.weight.data.index_select(axis, kept)
+    if side == "out" and layer.bias is not None:
+        layer.bias.data = layer.bias.data[kept]
+    setattr(layer, _size(layer, side), len(kept))
+
+
+def fine_prune(
+    generator: Generator,
+    share: float,
+    settings: DistilSettings = DistilSettings(steps=400, learning_rate=3e-3),
+    on_step: OnStep | None = None,
+) -> DistilRun:
+    """Fine-pruning for generators: cut the units that are least active on the prior, then repair the rest by distillation
+    from the generator itself on prior latents.
+
+    Fine-pruning was made for classifiers (Liu et al. 2018): cut the units that clean inputs leave silent, then fine-tune on
+    clean data. A generator's clean inputs are prior latents, which cost nothing, and what it does there is its own clean
+    data, so that neither images nor labels are needed. With images, use `continue_training(cut_units(generator, share), ...)`.
+
+    Raises:
+        ValueError: as `cut_units`.
+    """
+    return _imitate(cut_units(generator, share), generator, settings, on_step)
+
+
+# --- Verdict ---------------------------------------------------------------------------------------------------------
+
+RECOVERED = 0.5
+
+
+@dataclass(frozen=True)
+class SanitizationVerdict:
+    """Was the backdoor removed, and what did it cost? Only a laboratory, which knows backdoor and benign model, can say.
+
+    tardis_benign, tardis_attacked, tardis_sanitized: TarDis (sum over elements) of each model at each known trigger.
+    frechet_...: Fréchet distance of each model's samples to the real data on the same classifier (not Inception FID).
+    search: a fresh wide search for the targets in the sanitized model, compared with the benign one.
+    """
+
+    tardis_benign: tuple[float, ...]
+    tardis_attacked: tuple[float, ...]
+    tardis_sanitized: tuple[float, ...]
+    frechet_benign: float
+    frechet_attacked: float
+    frechet_sanitized: float
+    search: OutputSearch
+
+    @property
+    def recovered(self) -> float:
+        """TarDis of the sanitized model as a share of the benign model's, at the trigger where it is lowest."""
+        return min(s / b for s, b in zip(self.tardis_sanitized, self.tardis_benign, strict=True))
+
+    @property
+    def frechet_cost(self) -> float:
+        """How much further from the real data the samples are than before the repair."""
+        return self.frechet_sanitized - self.frechet_attacked
+
+    @property
+    def removed(self) -> bool:
+        """TarDis back to at least half the benign value at every known trigger, and nothing found by the search: else the
+        backdoor may only have moved."""
+        return self.recovered >= RECOVERED and not self.search.flagged
+
+    def __str__(self) -> str:
+        triggers = "; ".join(
+            f"TarDis at the trigger: benign {b:.4g}, attacked {a:.4g}, sanitized {s:.4g} (sums over elements)"
+            for b, a, s in zip(self.tardis_benign, self.tardis_attacked, self.tardis_sanitized, strict=True)
+        )
+        found = ", ".join(f"{name} at ratio {ratio:.2g}" for name, ratio in self.search.ratios().items())
+        return (
+            f"{'removed' if self.removed else 'NOT removed'}: {triggers}. Fresh search: {found}. Fréchet distance to the real data: "
+            f"benign {self.frechet_benign:.3g}, attacked {self.frechet_attacked:.3g}, sanitized {self.frechet_sanitized:.3g}"
+        )
+
+
+def verdict(
+    sanitized: Generator,
+    attacked: Generator,
+    benign: Generator,
+    backdoor: Backdoor,
+    classifier: Classifier,
+    real: FeatureStatistics,
+    search: SearchSettings = SUSPECTS,
+    n: int = 5000,
+    seed: int = 0,
+) -> SanitizationVerdict:
+    """Measure a repair against the known backdoor.
+
+    Args:
+        backdoor: the pairs that were planted; of a distribution backdoor, 16 are drawn.
+        classifier, real: the ruler and the real data's feature statistics on it.
+        search: where the fresh search for the targets starts; what it finds is compared with the same search on `benign`.
+        n: samples for each Fréchet distance.
+
+    Raises:
+        ValueError: pictures or latents that do not fit the generators.
+    """
+    triggers, targets = backdoor.batch(16, torch.Generator().manual_seed(seed))
+
+    def distances(generator: Generator) -> tuple[float, ...]:
+        return tuple(tardis_each(generator, triggers, targets).tolist())
+
+    return SanitizationVerdict(
+        *(distances(model) for model in (benign, attacked, sanitized)),
+        *(generator_frechet(model, real, classifier, n, seed) for model in (benign, attacked, sanitized)),
+        search_outputs(sanitized, targets, settings=search, trusted=benign),
+    )
