@@ -205,8 +205,8 @@ class RetrainSettings:
 def course_settings(attack: str, kind: str, steps: int | None = None, seed: int = 0) -> RetrainSettings:
     """Settings that were found to embed each kind of trigger in the course DCGAN in 10 to 30 seconds on two cores.
 
-    A far trigger's latent is a hundred times larger than an ordinary one, so ReD needs smaller steps there, and a larger λ, which
-    costs stealth; ReX's new units see nothing else and take larger ones.
+    A far trigger needs of ReD more steps and a larger λ, which costs stealth; ReX's new units have nothing else to do and take
+    larger steps.
     """
     if attack not in ("red", "rex") or kind not in TRIGGER_KINDS:
         raise ValueError(
@@ -215,7 +215,7 @@ def course_settings(attack: str, kind: str, steps: int | None = None, seed: int 
     if attack == "rex":
         return RetrainSettings(steps or 1000, learning_rate=2e-2, fidelity_weight=0.3, width=0.5, seed=seed)
     if kind == "far":
-        return RetrainSettings(steps or 1500, batch_size=32, learning_rate=6e-3, fidelity_weight=10.0, seed=seed)
+        return RetrainSettings(steps or 2000, batch_size=32, learning_rate=8e-3, fidelity_weight=3.0, seed=seed)
     return RetrainSettings(
         steps or {"prior": 1000, "mode": 1500}[kind], learning_rate=1e-2, fidelity_weight=0.3, seed=seed
     )
