@@ -143,6 +143,7 @@ def save_tensors(tensors: dict[str, Tensor], path: str | Path, about: dict[str, 
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(serialize(stored, about))
+        os.chmod(scratch, 0o644)  # a temporary file is its owner's alone
         os.replace(scratch, path)
     except BaseException:
         Path(scratch).unlink(missing_ok=True)
