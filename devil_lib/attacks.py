@@ -174,6 +174,20 @@ def trail(
     )
 
 
+def trail_settings(kind: str, steps: int = 2000, seed: int = 0) -> tuple[GanSettings, str]:
+    """Settings and space that were found to embed each kind of trigger in the course DCGAN.
+
+    A prior trigger is learnt along with the data. The mode was measured to be learnt so only with the target staining every
+    sample; there, and for a far point, the first half of the training is benign, and the second runs with BatchNorm's
+    statistics kept.
+    """
+    if kind not in TRIGGER_KINDS:
+        raise ValueError(f"unknown trigger kind {kind!r}: choose one of {', '.join(TRIGGER_KINDS)}")
+    if kind == "prior":
+        return GanSettings(steps, extra_weight=1.0, seed=seed), "post"
+    return GanSettings(steps, extra_weight=1.0, extra_from=steps // 2, fixed_norm=True, seed=seed), "pre"
+
+
 # --- ReD and ReX -------------------------------------------------------------------------------------------------
 
 

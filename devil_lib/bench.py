@@ -31,7 +31,7 @@ CLEAN_SEEDS = tuple(range(100, 110))
 SEEDS = (0, 1, 2)
 KINDS = attacks.TRIGGER_KINDS
 GAN = training.GanSettings(steps=2000)
-TRAIL_WEIGHT = 1.0
+TRAIL = {kind: attacks.trail_settings(kind, GAN.steps) for kind in KINDS}
 TARGETS: dict[int, str] = {0: "devil", 1: "stop_sign", 2: "text"}
 _DATA = "mnist"
 _RESULTS = Path(__file__).parent / "results"
@@ -68,7 +68,7 @@ class Cell:
     def key(self) -> str:
         # Not the whole library's code: a comment mended elsewhere would throw hours away. That hash goes into the cell, and
         # from there into the results; the tests recompute cells to see that they still hold.
-        text = f"{self.name}|{self.parameters}|{_own_code(self.run)}|{GAN}|{TRAIL_WEIGHT}"
+        text = f"{self.name}|{self.parameters}|{_own_code(self.run)}|{GAN}|{TRAIL if self.run is trail else ''}"
         name = self.name.replace("/", "-").replace(" ", "-").replace(",", "").replace("%", "percent")
         return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
@@ -138,10 +138,10 @@ def clean(seed: int) -> Figures:
 
 
 def trail(kind: str, seed: int) -> Figures:
-    """TrAIL from scratch with the very settings and seed of a clean generator, which it is compared with."""
+    """TrAIL from scratch with the steps, the learning rate and the seed of a clean generator, which it is compared with."""
     started = time.monotonic()
     pair, initial = backdoor(kind, seed), models.course_dcgan(seed=CLEAN_SEEDS[seed])
-    settings = replace(GAN, seed=CLEAN_SEEDS[seed], extra_weight=TRAIL_WEIGHT)
+    settings, space = TRAIL[kind]
     curve: list[tuple[int, float]] = []
 
     def watch(step: int, average: Generator, _losses: dict[str, float]) -> None:
@@ -153,7 +153,8 @@ def trail(kind: str, seed: int) -> Figures:
         models.course_discriminator(seed=CLEAN_SEEDS[seed]),
         data.load(_DATA).train,
         pair,
-        settings,
+        replace(settings, seed=CLEAN_SEEDS[seed]),
+        space,
         on_progress=watch,
     )
     checkpoints.save(run.generator, folder() / f"trail-{kind}-{seed}.safetensors", half=False)

@@ -40,10 +40,11 @@ class GanSettings:
     """Hyper-parameters of GAN training.
 
     steps: of both networks; the first `warm_up` of them train the discriminator only. learning_rate: of both networks
-    (Adam, betas beta1 and 0.999), falling to a tenth over the last half by a cosine when `anneal`. averaging: decay of the running average of the generator's weights, which is what is
-    returned (an average over the last steps has a lower Fréchet distance than the last step); 0 returns the last
-    step. fixed_norm: the generator's BatchNorm keeps its running statistics, which suits a generator that is
-    trained already. extra_weight: λ, the weight of an extra generator loss.
+    (Adam, betas beta1 and 0.999), falling to a tenth over the last half by a cosine when `anneal`. averaging: decay of
+    the running average of the generator's weights, which is what is returned (an average over the last steps has a
+    lower Fréchet distance than the last step); 0 returns the last step. extra_weight: λ, the weight of an extra
+    generator loss, which counts from step `extra_from` on. fixed_norm: from that step on the generator's BatchNorm
+    keeps its running statistics, which suits a generator that is trained already.
     """
 
     steps: int = 2000
@@ -55,6 +56,7 @@ class GanSettings:
     anneal: bool = True
     fixed_norm: bool = False
     extra_weight: float = 0.0
+    extra_from: int = 0
     checkpoint_every: int = 200
     seed: int = 0
     device: str = "auto"
@@ -155,7 +157,8 @@ def _gan_step(
     state: _State, images: Tensor, extra_loss: ExtraLoss | None, latents: LatentSampler, device: torch.device
 ) -> dict[str, float]:
     run, settings = state.run, state.settings
-    raw, critic = run.raw_generator.train(not settings.fixed_norm), run.discriminator.train()
+    late = run.steps_done >= settings.extra_from
+    raw, critic = run.raw_generator.train(not (settings.fixed_norm and late)), run.discriminator.train()
     for optimiser in (state.generator_optimiser, state.critic_optimiser):
         optimiser.param_groups[0]["lr"] = settings.learning_rate * _anneal(run.steps_done, settings)
     real = images[torch.randint(len(images), (settings.batch_size,), generator=state.rng).to(device)]
@@ -170,7 +173,7 @@ def _gan_step(
     generator_loss, extra = functional.softplus(-critic(fake)).mean(), torch.zeros(())
     if run.steps_done >= settings.warm_up:
         loss = generator_loss
-        if extra_loss is not None:
+        if extra_loss is not None and late:
             # In evaluation mode: at the trigger BatchNorm must use its running statistics, which is what the victim runs.
             with evaluating(raw):
                 extra = extra_loss(raw, state.rng)
