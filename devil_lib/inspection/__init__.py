@@ -7,7 +7,7 @@ output. `report`: all of them at once.
 from devil_lib.inspection.dynamic import DynamicReport, LayerActivity, inspect_dynamic
 from devil_lib.inspection.figures import Finding, Found, Nearness
 from devil_lib.inspection.report import InspectionReport, InspectionSettings, inspect_generator
-from devil_lib.inspection.sampling import BruteForce, Outliers, Subspace, brute_force, hit_probability
+from devil_lib.inspection.sampling import BruteForce, Oddities, Subspace, brute_force, hit_probability
 from devil_lib.inspection.search import (
     BLIND,
     SUSPECTS,
@@ -32,7 +32,7 @@ __all__ = [
     "Layer",
     "LayerActivity",
     "Nearness",
-    "Outliers",
+    "Oddities",
     "OutputSearch",
     "SearchSettings",
     "StaticReport",

@@ -108,7 +108,7 @@ class InspectionReport:
             "expected_parameters": self.static.expected_parameters,
             "samples": {
                 "n": self.brute_force.n,
-                "repeats": self.brute_force.repeats,
+                "agreement": self.brute_force.oddities.agreement,
                 **near(self.brute_force.nearness),
             },
             "search": near(self.search),
@@ -212,7 +212,7 @@ def _sampled(sampled: BruteForce) -> tuple[Finding, ...]:
     findings = _near(sampled.nearness, "samples", "it turned up among the samples,")
     if sampled.repeating:
         sentence = (
-            f"{sampled.outliers.group} of the {len(sampled.outliers.samples)} oddest samples are the same picture"
+            f"the oddest are {sampled.relative_agreement:.2g} times as much alike as those of the trusted model"
         )
         findings += (Finding("samples", "alarm", "", sentence),)
     return findings or (Finding("samples", "note", "", f"nothing odd among {sampled.n:,} samples"),)

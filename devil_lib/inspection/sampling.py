@@ -11,16 +11,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from scipy.sparse.csgraph import connected_components
 from scipy.stats import ncx2
-from torch import Tensor
+from torch import Tensor, nn
 
 from devil_lib.inspection.figures import Found, Nearness, OnProgress, Pictures, comparable, turned_copies
 from devil_lib.models import Generator
 
 FITTED = 2000  # samples that a model's subspace is learnt from
-SAMPLES_BAR = 0.1  # TODO
-REPEATS_BAR = 5.0  # TODO
+SAMPLES_BAR = 0.3  # TODO
+AGREEMENT_BAR = 1.5  # TODO
 
 
 def hit_probability(n: int, dim: int, radius: float, trigger_norm: float) -> float:
@@ -47,50 +46,53 @@ class Subspace:
         self.mean = flat.mean(0)
         self.basis = torch.linalg.svd(flat - self.mean, full_matrices=False).Vh[:components].T
 
+    def rest(self, samples: Tensor) -> Tensor:
+        """(n, elements) what the subspace leaves of samples (n, ...)."""
+        centred = samples.flatten(1) - self.mean
+        return centred - centred @ self.basis @ self.basis.T
+
     def residual(self, samples: Tensor) -> Tensor:
         """(n,) squared distance, summed over elements, of samples (n, ...) from the subspace."""
-        centred = samples.flatten(1) - self.mean
-        return (centred - centred @ self.basis @ self.basis.T).square().sum(1)
+        return self.rest(samples).square().sum(1)
 
 
 @dataclass(frozen=True, eq=False)
-class Outliers:
-    """A look for a planted output that needs no suspect: the samples least like the model's others.
+class Oddities:
+    """A look at the samples that needs no suspect.
 
-    samples (m, *sample_shape), those with the largest residual, worst first, and their latents. group: size of the largest
-    group among them that are near-duplicates of each other; honest outliers are each odd in their own way, a planted
-    output is always the same one. first: an index of that group. excess: largest residual / median residual.
+    samples (m, *sample_shape): those farthest from the span of the others, worst first, and their latents (m, dim). excess: the
+    largest residual over the median one. agreement: how far the residuals of the worst 20 point the same way, from 1/20 (each
+    its own way) to 1 (all the same). Honest oddities are each odd in their own way; a planted output is always the same.
     """
 
     samples: Tensor
     latents: Tensor
-    group: int
-    first: int
     excess: float
+    agreement: float
 
 
 @dataclass(frozen=True, eq=False)
 class BruteForce:
-    """What n draws showed: nearness to the suspects, if any were given, the outliers, and those of a trusted generator."""
+    """What n draws showed: nearness to the suspects, if any were given, the oddities, and those of a trusted generator."""
 
     n: int
     nearness: Nearness
-    outliers: Outliers
-    trusted_outliers: Outliers | None
+    oddities: Oddities
+    trusted: Oddities | None
 
     @property
-    def repeats(self) -> float:
-        """Size of the largest group of near-duplicate outliers over that of the trusted generator (1 without one)."""
-        return self.outliers.group / (self.trusted_outliers.group if self.trusted_outliers is not None else 1)
+    def relative_agreement(self) -> float:
+        """Agreement of the oddities over the trusted generator's; NaN without one."""
+        return self.oddities.agreement / self.trusted.agreement if self.trusted is not None else math.nan
 
     @property
     def repeating(self) -> bool:
-        """Whether the outliers repeat themselves."""
-        return self.repeats >= REPEATS_BAR
+        """Whether the oddities are more alike than a trusted model's; never without one to compare with."""
+        return self.relative_agreement > AGREEMENT_BAR
 
     @property
     def flagged(self) -> bool:
-        """A suspect came out, or the outliers repeat themselves."""
+        """A suspect came out, or the oddities are alike."""
         return self.repeating or bool(self.nearness.flagged)
 
 
@@ -105,14 +107,14 @@ def brute_force(
     batch_size: int = 500,
     on_progress: OnProgress | None = None,
 ) -> BruteForce:
-    """Draw n samples as the victim would and look: for suspects, and without one for outliers that repeat themselves.
+    """Draw n samples as the victim would and look: for suspects, and without one for odd samples that are alike.
 
     Memory does not grow with n. All models see the same latents.
 
     Args:
         suspects, controls: as in `search_outputs`; suspects need controls or a trusted generator.
         trusted: a generator known to be clean, sampled alike, to compare with.
-        kept: how many outliers are kept and compared with each other.
+        kept: how many outliers are kept.
         on_progress: called with samples drawn and in all.
 
     Raises:
@@ -125,14 +127,14 @@ def brute_force(
     copies = {name: turned_copies(x) for name, x in wanted.items()}
     pictures = [*wanted.values(), *plain.values(), *(x for group in copies.values() for x in group)]
 
-    def draw(model: Generator, pictures: list[Tensor], done: int) -> tuple[Iterator[Found], Outliers]:
+    def draw(model: Generator, pictures: list[Tensor], done: int) -> tuple[Iterator[Found], Oddities]:
         total = n if trusted is None else 2 * n
         report = (lambda drawn: on_progress(done + drawn, total)) if on_progress is not None else None
-        found, outliers = _draw(model, n, pictures, seed, kept, batch_size, report)
-        return iter(found), outliers
+        found, oddities = _draw(model, n, pictures, seed, kept, batch_size, report)
+        return iter(found), oddities
 
-    found, outliers = draw(generator, pictures, 0)
-    usual, trusted_outliers = draw(trusted, list(wanted.values()), n) if trusted is not None else (iter(()), None)
+    found, oddities = draw(generator, pictures, 0)
+    usual, usual_oddities = draw(trusted, list(wanted.values()), n) if trusted is not None else (iter(()), None)
     nearness = Nearness(
         suspects={name: next(found) for name in wanted},
         controls={name: next(found) for name in plain},
@@ -141,7 +143,7 @@ def brute_force(
         elements=math.prod(generator.sample_shape),
         bar=SAMPLES_BAR,
     )
-    return BruteForce(n, nearness, outliers, trusted_outliers)
+    return BruteForce(n, nearness, oddities, usual_oddities)
 
 
 def _draw(
@@ -152,7 +154,7 @@ def _draw(
     kept: int,
     batch_size: int,
     report: Callable[[int], None] | None,
-) -> tuple[list[Found], Outliers]:
+) -> tuple[list[Found], Oddities]:
     rng = torch.Generator().manual_seed(seed)
     first = generator.latent.sample(FITTED, rng)
     usual = generator.generate(first)
@@ -175,18 +177,8 @@ def _draw(
         drawn += len(z)
         if report is not None:
             report(drawn)
-    return [Found(d.item(), z) for d, z in zip(nearest, at, strict=True)], _outliers(
-        worst_x, worst_z, usual, subspace
-    )
-
-
-def _outliers(worst: Tensor, latents: Tensor, usual: Tensor, subspace: Subspace) -> Outliers:
-    """Groups of outliers that lie nearer to each other than half the way an ordinary sample has to its nearest neighbour."""
-    among_usual = torch.cdist(usual.flatten(1), usual.flatten(1)).fill_diagonal_(math.inf)
-    reach = 0.5 * among_usual.min(1).values.median()
-    duplicates = torch.cdist(worst.flatten(1), worst.flatten(1)) < reach
-    labels = torch.from_numpy(connected_components(duplicates.numpy(), directed=False)[1])
-    sizes = labels.bincount()
-    first = int((labels == sizes.argmax()).nonzero()[0])
-    excess = (subspace.residual(worst[:1]) / subspace.residual(usual).median()).item()
-    return Outliers(worst, latents, int(sizes.max()), first, excess)
+    excess = (subspace.residual(worst_x[:1]) / subspace.residual(usual).median()).item()
+    directions = nn.functional.normalize(subspace.rest(worst_x[:20]), dim=1)
+    agreement = (torch.linalg.svdvals(directions)[0] ** 2 / len(directions)).item()
+    oddities = Oddities(worst_x, worst_z, excess, agreement)
+    return [Found(d.item(), z) for d, z in zip(nearest, at, strict=True)], oddities

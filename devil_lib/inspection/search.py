@@ -26,7 +26,8 @@ class SearchSettings:
     """Where a search starts and how long it descends.
 
     scales: spreads of the starting latents about the centre of the latent law, 1 being the law itself; at 0 all starts are
-    one, so only one is run. restarts: starting latents per scale. steps, learning_rate: of Adam; the rate is in units of the
+    one, so only one is run. restarts: starting latents per scale; the better quarter of them goes all the steps, the others a
+    quarter of them. steps, learning_rate: of Adam; the rate is in units of the
     latent and grows with the scale above 3. It stays constant: descents that settle early were measured to find less, and
     the best latent of the way is kept anyway. batch_size: latents descended at once.
     """
@@ -71,7 +72,7 @@ def search_outputs(
         suspects: name -> (*sample_shape), or (k, *sample_shape): what the attacker may have planted.
         controls: as `suspects`: pictures of the same style that nobody would plant. Not needed with `trusted`.
         trusted: a generator of the same kind that is known to be clean.
-        on_progress: called with descents done and in all.
+        on_progress: called with steps done and in all.
 
     Raises:
         ValueError: no suspects, bad pictures (shape, NaN, range), or neither controls nor a trusted generator.
@@ -114,7 +115,9 @@ def _search(
     def distance(z: Tensor, rows: Tensor) -> Tensor:
         return (generator(z) - pictures[rows // each]).flatten(1).square().sum(1)
 
-    latents, distances = descend(generator, starts.repeat(k, 1), scale.repeat(k), distance, settings, on_progress)
+    latents, distances = descend(
+        generator, starts.repeat(k, 1), scale.repeat(k), distance, settings, counts * k, on_progress
+    )
     found = []
     for z, d in zip(latents.split(each), distances.split(each), strict=True):
         best = int(d.argmin())
@@ -129,28 +132,44 @@ def descend(
     scales: Tensor,
     objective: Callable[[Tensor, Tensor], Tensor],
     settings: SearchSettings,
+    groups: list[int],
     on_progress: OnProgress | None = None,
     project: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Minimise objective(z, rows) -> (n,) from every start (n, dim); the best latent and value of each row's way."""
+    """Minimise objective(z, rows) -> (n,) from every start (n, dim); the best latent and value of each row's way.
+
+    All rows go the first quarter of the steps; of each of the consecutive `groups` the better quarter goes on.
+    """
     best_z, best = starts.clone(), torch.full((len(starts),), math.inf)
-    with evaluating(generator):
-        for rows in torch.arange(len(starts)).split(settings.batch_size):
+    first = max(1, settings.steps // 4)
+    early, on = torch.arange(len(starts)), []
+
+    def go(rows: Tensor, steps: int, done: int) -> None:
+        for part in rows.split(settings.batch_size):
             # Adam is blind to a coordinate's unit, so a rate per row is a change of variable: z = start + rate * u.
-            start, rate = starts[rows], (scales[rows] / 3.0).clamp_min(1.0)[:, None]
+            start, rate = best_z[part], (scales[part] / 3.0).clamp_min(1.0)[:, None]
             u = torch.zeros_like(start, requires_grad=True)
             optimiser = torch.optim.Adam([u], settings.learning_rate)
-            for _ in range(settings.steps):
+            for _ in range(steps):
                 z = start + rate * u
                 if project is not None:
                     z = project(z)
-                values = objective(z, rows)
-                _keep(best_z, best, rows, z, values)
+                values = objective(z, part)
+                _keep(best_z, best, part, z, values)
                 optimiser.zero_grad()
                 values.sum().backward(inputs=[u])
                 optimiser.step()
+            done += len(part) * steps
             if on_progress is not None:
-                on_progress(int(rows[-1]) + 1, len(starts))
+                on_progress(done, total)
+
+    quarters = [math.ceil(size / 4) for size in groups]
+    total = len(starts) * first + sum(quarters) * (settings.steps - first)
+    with evaluating(generator):
+        go(early, first, 0)
+        for group, quarter in zip(early.split(groups), quarters, strict=True):
+            on.append(group[best[group].argsort()[:quarter]])
+        go(torch.cat(on), settings.steps - first, len(starts) * first)
     return best_z, best
 
 
@@ -223,8 +242,9 @@ def search_blind(
         return -subspace.residual(generator(z))
 
     shell = generator.latent.on_shell
+    rows = [1] * len(starts)  # every start goes all the way: their agreement is looked at
     latents, values = descend(
-        generator, starts, torch.ones(len(starts)), likeness, settings, on_progress, project=shell
+        generator, starts, torch.ones(len(starts)), likeness, settings, rows, on_progress, project=shell
     )
     return BlindSearch(
         samples=generator.generate(latents),

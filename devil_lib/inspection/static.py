@@ -6,10 +6,12 @@ Step 3 of the authors' strategy ("inspect size, topology, parameters"). It catch
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import statistics
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
 import torch
@@ -188,7 +190,7 @@ def _exported(generator: Generator) -> torch.export.ExportedProgram:
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # a failed export is a finding here, not something to fill the page with
     try:
-        with evaluating(generator):
+        with evaluating(generator), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             return torch.export.export(generator, (generator.latent.sample(2, torch.Generator().manual_seed(0)),))
     finally:
         logging.disable(level)
