@@ -87,8 +87,9 @@ def curriculum(times: dict[str, Minutes], titles: dict[str, str]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m devil_lib.course.minutes", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; fail if something is out of date")
+    parser.add_argument("--sweep", type=Path, default=SWEEP_FILE, help="the sweep to take the running times from")
     given = parser.parse_args(arguments)
-    sweep = json.loads(SWEEP_FILE.read_text(encoding="utf-8"))
+    sweep = json.loads(given.sweep.read_text(encoding="utf-8"))
     wanted: dict[Path, str] = {}
     times: dict[str, Minutes] = {}
     titles: dict[str, str] = {}
