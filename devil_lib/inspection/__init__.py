@@ -1,7 +1,7 @@
 """Inspecting a generator of unknown origin, in the order of the authors' five-step strategy.
 
-`static`: graph, size and weights. `dynamic`: activations. `sampling`: brute force. `search`: descent to a feared
-output. `report`: all of them at once.
+`static`: graph, size and weights. `dynamic`: activations. `sampling`: brute force. `search`: descent to a feared output.
+`report`: all of them at once.
 """
 
 from devil_lib.inspection.dynamic import DynamicReport, LayerActivity, inspect_dynamic
@@ -44,4 +44,4 @@ __all__ = [
     "inspect_static",
     "search_blind",
     "search_outputs",
-]
+]  # fmt: skip
