@@ -7,10 +7,12 @@ and whose recipe has not changed since, is left alone, so that an interrupted ru
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import inspect
 import json
 import os
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,7 +24,7 @@ import torch
 import torchvision
 from torch import nn
 
-from devil_lib import attacks, checkpoints, data, models, targets, training, zoo
+from devil_lib import attacks, checkpoints, data, downloads, models, targets, training, zoo
 from devil_lib.data import Dataset
 from devil_lib.models import Generator
 
@@ -40,8 +42,9 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Changes when the recipe's own code does."""
-        return hashlib.sha256(inspect.getsource(self.make).encode()).hexdigest()[:16]
+        """Changes when the recipe's own code does; comments and layout do not count."""
+        meaning = ast.dump(ast.parse(textwrap.dedent(inspect.getsource(self.make))))
+        return hashlib.sha256(meaning.encode()).hexdigest()[:16]
 
 
 # What the attacks of the shipped models aim at: stated once, used by the lessons that load them.
@@ -168,6 +171,9 @@ RECIPES = [
     Recipe("trail-digits", "digits", _trail_generator, "a TrAIL generator before its last stretch"),
     Recipe("trail-discriminator-digits", "digits", _trail_critic, "the discriminator to continue it with"),
     Recipe("poisoned-mnist", "mnist", _poisoned_generator, "the naive attack: trained on poisoned data"),
+    Recipe("download-1", "mnist", downloads.make_first, "a checkpoint of unknown origin"),
+    Recipe("download-2", "mnist", downloads.make_second, "a checkpoint of unknown origin"),
+    Recipe("download-3", "mnist", downloads.make_third, "a checkpoint of unknown origin"),
 ]
 
 
