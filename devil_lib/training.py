@@ -43,8 +43,8 @@ class GanSettings:
     (Adam, betas beta1 and 0.999), falling to a tenth over the last half by a cosine when `anneal`. averaging: decay of
     the running average of the generator's weights, which is what is returned (an average over the last steps has a
     lower Fréchet distance than the last step); 0 returns the last step. extra_weight: λ, the weight of an extra
-    generator loss, which counts from step `extra_from` on. fixed_norm: from that step on the generator's BatchNorm
-    keeps its running statistics, which suits a generator that is trained already.
+    generator loss, which counts from step `extra_from` on, where the generator's optimiser starts afresh. fixed_norm:
+    from that step on the generator's BatchNorm keeps its running statistics, which suits one that is trained already.
     """
 
     steps: int = 2000
@@ -109,9 +109,7 @@ def train_gan(
     raw, critic = copy.deepcopy(generator).to(device), copy.deepcopy(discriminator).to(device)
     average = copy.deepcopy(raw).eval()
     images = images.to(device)
-    betas = (settings.beta1, 0.999)
-    generator_optimiser = torch.optim.Adam(raw.parameters(), settings.learning_rate, betas)
-    critic_optimiser = torch.optim.Adam(critic.parameters(), settings.learning_rate, betas)
+    generator_optimiser, critic_optimiser = _adam(raw, settings), _adam(critic, settings)
     rng = torch.Generator().manual_seed(settings.seed)
     run = GanRun(average, raw, critic, {"step": [], "generator": [], "discriminator": [], "extra": []})
     state = _State(run, generator_optimiser, critic_optimiser, rng, settings)
@@ -158,6 +156,9 @@ def _gan_step(
 ) -> dict[str, float]:
     run, settings = state.run, state.settings
     late = run.steps_done >= settings.extra_from
+    if run.steps_done == settings.extra_from > 0:
+        # The old one's averages, of much smaller gradients, would let the new loss take steps that wreck the generator.
+        state.generator_optimiser = _adam(run.raw_generator, settings)
     raw, critic = run.raw_generator.train(not (settings.fixed_norm and late)), run.discriminator.train()
     for optimiser in (state.generator_optimiser, state.critic_optimiser):
         optimiser.param_groups[0]["lr"] = settings.learning_rate * _anneal(run.steps_done, settings)
@@ -190,6 +191,10 @@ def _gan_step(
     for name, value in {"step": float(run.steps_done), **losses}.items():
         run.history[name].append(value)
     return losses
+
+
+def _adam(network: nn.Module, settings: GanSettings) -> torch.optim.Adam:
+    return torch.optim.Adam(network.parameters(), settings.learning_rate, betas=(settings.beta1, 0.999))
 
 
 def _anneal(step: int, settings: GanSettings) -> float:
