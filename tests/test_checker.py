@@ -23,7 +23,7 @@ def run(name: str, folder: Path, **options) -> check.Report:
 
 
 def test_a_good_lesson_passes_and_gets_its_threads(tmp_path):
-    report = run("10_good", tmp_path, parameters={"SEED": 3}, timeout=60)
+    report = run("10_good", tmp_path, parameters={"SEED": 3}, timeout=300)
     assert report.passed, str(report)
     assert report.results["claims"]["distance"] == {"value": 3.25, "below": 10.0, "above": None}
     assert report.results["figures"]["threads"] == 1, "OMP_NUM_THREADS must reach the kernel through its environment"
@@ -48,7 +48,7 @@ def test_a_good_lesson_passes_and_gets_its_threads(tmp_path):
     ],
 )
 def test_a_bad_lesson_fails_for_its_reason(name, kinds, words, tmp_path):
-    report = run(name, tmp_path, timeout=60)
+    report = run(name, tmp_path, timeout=300)
     assert [problem.kind for problem in report.problems] == kinds
     assert words in str(report)
     assert not report.passed
@@ -60,7 +60,7 @@ def test_a_lesson_that_never_ends_is_ended_with_its_kernel(tmp_path):
     report = run("30_never_ends", tmp_path, timeout=3)
     assert [problem.kind for problem in report.problems] == ["timeout"]
     assert "longer than 3 s" in str(report)
-    assert time.perf_counter() - start < 60
+    assert time.perf_counter() - start < 240
     left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
     assert not left, f"still running: {left}"
 
@@ -89,7 +89,7 @@ def test_parameters_are_checked_before_anything_runs(tmp_path, monkeypatch):
 def test_results_of_an_earlier_run_do_not_stand_in(tmp_path):
     good = {"claims": {"distance": {"value": 0.1, "below": 1, "above": None}}, "figures": {}}
     (tmp_path / "50_no_figures.json").write_text(json.dumps(good))
-    assert [problem.kind for problem in run("50_no_figures", tmp_path, timeout=60).problems] == ["no results"]
+    assert [problem.kind for problem in run("50_no_figures", tmp_path, timeout=300).problems] == ["no results"]
 
 
 def test_a_kernel_that_does_not_start_is_tried_once_more(tmp_path, monkeypatch):
@@ -127,7 +127,7 @@ def test_a_kernel_that_dies_on_its_start_is_reported(tmp_path):
     kernel.write_text(
         json.dumps({"argv": [sys.executable, "-c", program], "display_name": "x", "language": "python"})
     )
-    report = run("10_good", tmp_path, timeout=60, environment={"JUPYTER_PATH": str(tmp_path)})
+    report = run("10_good", tmp_path, timeout=300, environment={"JUPYTER_PATH": str(tmp_path)})
     assert [problem.kind for problem in report.problems] == ["kernel"]
     assert count.read_text() == "xx", "started once, and once more"
 

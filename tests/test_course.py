@@ -35,7 +35,7 @@ def course(tmp_path_factory) -> Iterator[tuple[Path, int, list[str]]]:
     with pytest.MonkeyPatch.context() as patch:
         # Someone may be working on the library while the tests run.
         patch.setattr(runner, "code_hash", lambda: "code")
-        yield out, run_course(CourseSettings(names=NAMES, folder=FIXTURES, out=out, timeout=60), said.append), said
+        yield out, run_course(CourseSettings(names=NAMES, folder=FIXTURES, out=out, timeout=300), said.append), said
 
 
 def soup_of(path: Path) -> BeautifulSoup:
@@ -92,7 +92,7 @@ def test_a_second_run_does_only_what_is_left(course):
     out, _, _ = course
     stamps = {path: path.stat().st_mtime_ns for path in out.glob("*.ipynb")}
     said = []
-    settings = CourseSettings(names=("10_good", "20_raises"), folder=FIXTURES, out=out, timeout=60)
+    settings = CourseSettings(names=("10_good", "20_raises"), folder=FIXTURES, out=out, timeout=300)
     assert run_course(settings, said.append) == 1
     assert said[0].endswith("1 done before, 1 to run")
     assert (out / "10_good.ipynb").stat().st_mtime_ns == stamps[out / "10_good.ipynb"]
@@ -184,7 +184,7 @@ def test_an_interrupted_course_keeps_what_is_finished(tmp_path):
         [sys.executable, "-m", "devil_lib.course", "run", *arguments],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (tmp_path / "runs" / "10_good.json").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     children = psutil.Process(process.pid).children(recursive=True)
