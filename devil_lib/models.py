@@ -186,6 +186,11 @@ class Generator(nn.Module):
         return best
 
 
+def weight_count(model: nn.Module) -> int:
+    """How many trainable numbers a model has; BatchNorm's running statistics are not among them."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def check_latents(z: Tensor, latent: GaussianLatent) -> None:
     """Refuse latents that are not (n, dim) finite numbers, with a sentence that says what is expected."""
     if z.ndim != 2 or z.shape[1] != latent.dim:

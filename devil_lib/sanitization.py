@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -63,24 +63,21 @@ class WideLatents:
 
 
 @dataclass(frozen=True)
-class ContinueSettings:
-    """Hyper-parameters of continued training.
+class ContinueSettings(GanSettings):
+    """Settings of a GAN training (see `GanSettings`) with defaults for a generator that is trained already.
 
-    steps: in which both networks are trained. warm_up: steps before those in which the discriminator learns alone; only
-    for a fresh discriminator, which at first knows nothing and would spoil the generator. learning_rate: of both, below that of
-    a training from scratch. wide_share, reach: see `WideLatents`; a wide_share of 0 is ordinary training. averaging: see
-    `GanSettings`.
+    The learning rate is a quarter of that for a training from scratch, and BatchNorm keeps its statistics, which wide latents
+    would distort. warm_up: only for a fresh discriminator, which knows nothing at first and would spoil the generator.
+    wide_share, reach: see `WideLatents`; a wide_share of 0 is ordinary training.
     """
 
-    steps: int = 500
+    steps: int = 600
     warm_up: int = 100
-    batch_size: int = 64
     learning_rate: float = 1e-3
+    averaging: float = 0.99
+    fixed_norm: bool = True
     wide_share: float = 0.5
     reach: float = 3.0
-    averaging: float = 0.99
-    seed: int = 0
-    device: str = "auto"
 
 
 def continue_training(
@@ -91,39 +88,28 @@ def continue_training(
     on_progress: OnProgress | None = None,
     checkpoint: str | Path | None = None,
 ) -> GanRun:
-    """Go on with the GAN training on clean images (n, *sample_shape), on prior and on wide latents (IBM's post: "extend training
-    forcing benign output for a wide range of inputs").
+    """Go on with the GAN training on clean images (n, *sample_shape), on prior and on wide latents ("extend training forcing
+    benign output for a wide range of inputs", as the authors recommend).
 
     The discriminator judges the outputs on wide latents like all others. Without one, as downloads come, a fresh
     one is warmed up first. Progress, interruption and checkpoint are those of `training.train_gan`, which does the work.
 
     Raises:
-        ValueError: images that do not fit, or no discriminator for samples of this shape (give one).
+        ValueError: images that do not fit, a warm-up of all steps, or no discriminator for samples of this shape.
     """
-    if discriminator is None:
-        if generator.sample_shape[1:] != (28, 28):
-            raise ValueError(
-                f"there is no ready discriminator for samples of shape {generator.sample_shape}; give one as `discriminator`"
-            )
+    if discriminator is not None:
+        settings = replace(settings, warm_up=0)
+    elif generator.sample_shape[1:] == (28, 28):
         discriminator = course_discriminator(channels=generator.sample_shape[0], seed=settings.seed)
-        warm_up = settings.warm_up
     else:
-        warm_up = 0
-    gan = GanSettings(
-        steps=warm_up + settings.steps,
-        warm_up=warm_up,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        averaging=settings.averaging,
-        fixed_norm=True,
-        seed=settings.seed,
-        device=settings.device,
-    )
+        raise ValueError(f"there is no ready discriminator for samples of shape {generator.sample_shape}; give one")
+    if settings.warm_up >= settings.steps:
+        raise ValueError(
+            f"all {settings.steps} steps are warm-up ({settings.warm_up}); the generator would stay as it is"
+        )
     latents = WideLatents(generator.latent, settings.wide_share, settings.reach)
     generator = copy.deepcopy(generator).requires_grad_(True)  # ReX leaves its benign part frozen
-    return train_gan(
-        generator, discriminator, images, gan, on_progress=on_progress, checkpoint=checkpoint, latents=latents.sample
-    )
+    return train_gan(generator, discriminator, images, settings, None, on_progress, checkpoint, latents.sample)
 
 
 # --- Distillation ----------------------------------------------------------------------------------------------------
@@ -131,26 +117,18 @@ def continue_training(
 
 @dataclass(frozen=True)
 class DistilSettings:
-    """Hyper-parameters of distillation.
-
-    learning_rate: of Adam, falling to zero by a cosine. space: "post" compares samples, "pre" body outputs (logits).
-    """
+    """Hyper-parameters of distillation. learning_rate: of Adam, falling to zero by a cosine."""
 
     steps: int = 800
     batch_size: int = 64
-    learning_rate: float = 1e-2
-    space: str = "post"
+    learning_rate: float = 2e-2
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.space not in ("pre", "post"):
-            raise ValueError(f"space must be 'pre' or 'post', got {self.space!r}")
 
 
 @dataclass
 class DistilRun:
-    """The sanitized generator and the history {"step", "loss"} (mean squared error in the chosen space). `interrupted` is
-    set when it was stopped by hand; the generator is what there was then."""
+    """The sanitized generator and the history {"step", "loss"} (mean squared error of the body's output). `interrupted` is set
+    when it was stopped by hand; the generator is what there was then."""
 
     generator: Generator
     history: dict[str, list[float]]
@@ -165,18 +143,20 @@ def distil(
 ) -> DistilRun:
     """Teach a fresh `student` to do what `teacher` does on prior latents, and nothing else; needs no data.
 
-    The student is shown no trigger, and its random weights know of none, so that a point backdoor has no way across;
-    whatever the teacher does on the prior, it learns. A smaller student has less room for answers off the prior.
+    L = E_Z mean ( body_student(Z) - body_teacher(Z) )^2: the stealth term of ReD alone, from random weights. The student is shown
+    no trigger, so that a point backdoor has no way across; whatever the teacher does on the prior, it learns. A smaller
+    student has less room for answers off the prior. The head is the teacher's.
 
     A fresh network needs BatchNorm's statistics: they are set once, on prior latents through the student's random weights,
     and the student then runs in evaluation mode. So what is trained is the very function that the victim runs; in training
     mode the Fréchet distance came out worse at the same cost.
 
     Raises:
-        ValueError: latents, or outputs in the chosen space, that do not match.
+        ValueError: latents or body outputs that do not match.
         FloatingPointError: the loss is no longer finite; lower the learning rate.
     """
     student = copy.deepcopy(student)
+    student.head = copy.deepcopy(teacher.head)
     set_norm_statistics(student, settings.seed)
     return _imitate(student, teacher, settings, on_step)
 
@@ -196,26 +176,21 @@ def set_norm_statistics(generator: Generator, seed: int = 0, n: int = 2000) -> N
 
 
 def _imitate(student: Generator, teacher: Generator, settings: DistilSettings, on_step: OnStep | None) -> DistilRun:
-    def output(generator: Generator, z: Tensor) -> Tensor:
-        return generator.body(z) if settings.space == "pre" else generator(z)
-
     if student.latent != teacher.latent:
         raise ValueError(f"the student draws latents from {student.latent}, the teacher from {teacher.latent}")
     rng = torch.Generator().manual_seed(settings.seed)
-    parameters = list(student.eval().requires_grad_(True).parameters())
-    optimiser = torch.optim.Adam(parameters, settings.learning_rate)
+    optimiser = torch.optim.Adam(student.eval().body.requires_grad_(True).parameters(), settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     run = DistilRun(student, {"step": [], "loss": []})
     try:
         for step in range(1, settings.steps + 1):
             z = teacher.latent.sample(settings.batch_size, rng)
             with evaluating(teacher), torch.no_grad():
-                wanted = output(teacher, z)
-            made = output(student, z)
+                wanted = teacher.body(z)
+            made = student.body(z)
             if made.shape != wanted.shape:
                 raise ValueError(
-                    f"the student puts out {tuple(made.shape[1:])}, the teacher {tuple(wanted.shape[1:])} in space "
-                    f"{settings.space!r}"
+                    f"the student's body puts out {tuple(made.shape[1:])}, the teacher's {tuple(wanted.shape[1:])}"
                 )
             loss = (made - wanted).square().mean()
             optimiser.zero_grad()
@@ -294,11 +269,10 @@ def cut_units(generator: Generator, share: float) -> Generator:
 
 def _keep_units(layers: list[nn.Module], keep: Tensor, units: int) -> None:
     """Cut the first layer's outputs, and all up to the next linear layer's inputs, to the units in `keep`."""
-    made = layers[0]
     # A dense layer that is reshaped to channels has one row for each position of each channel.
-    positions = getattr(made, _size(made, "out")) // units
+    positions = layers[0].weight.shape[int(isinstance(layers[0], TRANSPOSED))] // units
     rows = (keep[:, None] * positions + torch.arange(positions)).flatten()
-    _cut(made, rows, "out")
+    _cut(layers[0], rows, "out")
     for layer in layers[1:]:
         if isinstance(layer, LINEAR):
             return _cut(layer, keep, "in")
@@ -311,16 +285,12 @@ def _keep_units(layers: list[nn.Module], keep: Tensor, units: int) -> None:
             layer.num_features = len(kept)
 
 
-def _size(layer: nn.Module, side: str) -> str:
-    return f"{side}_features" if isinstance(layer, nn.Linear) else f"{side}_channels"
-
-
 def _cut(layer: nn.Module, kept: Tensor, side: str) -> None:
     axis = int((side == "out") == isinstance(layer, TRANSPOSED))
     layer.weight.data = layer.weight.data.index_select(axis, kept)
     if side == "out" and layer.bias is not None:
         layer.bias.data = layer.bias.data[kept]
-    setattr(layer, _size(layer, side), len(kept))
+    setattr(layer, f"{side}_{'features' if isinstance(layer, nn.Linear) else 'channels'}", len(kept))
 
 
 def fine_prune(

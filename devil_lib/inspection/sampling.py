@@ -18,8 +18,8 @@ from devil_lib.inspection.figures import Found, Nearness, OnProgress, Pictures, 
 from devil_lib.models import Generator
 
 FITTED = 2000  # samples that a model's subspace is learnt from
-SAMPLES_BAR = 0.3  # TODO
-AGREEMENT_BAR = 1.5  # TODO
+SAMPLES_BAR = 0.3
+AGREEMENT_BAR = 1.5
 
 
 def hit_probability(n: int, dim: int, radius: float, trigger_norm: float) -> float:

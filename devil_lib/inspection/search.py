@@ -17,8 +17,8 @@ from devil_lib.inspection.figures import Found, Nearness, OnProgress, Pictures, 
 from devil_lib.inspection.sampling import FITTED, Subspace
 from devil_lib.models import Generator, evaluating
 
-SEARCH_BAR = 0.2  # TODO
-EXCESS_BAR = 1.5  # TODO
+SEARCH_BAR = 0.2
+EXCESS_BAR = 1.5
 
 
 @dataclass(frozen=True)
