@@ -109,7 +109,15 @@ def continue_training(
         )
     latents = WideLatents(generator.latent, settings.wide_share, settings.reach)
     generator = copy.deepcopy(generator).requires_grad_(True)  # ReX leaves its benign part frozen
-    return train_gan(generator, discriminator, images, settings, None, on_progress, checkpoint, latents.sample)
+    return train_gan(
+        generator,
+        discriminator,
+        images,
+        settings,
+        on_progress=on_progress,
+        checkpoint=checkpoint,
+        latents=latents.sample,
+    )
 
 
 # --- Distillation ----------------------------------------------------------------------------------------------------
