@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+from traitlets.config import Config
 
 Outcome = Literal["passed", "error", "timeout", "kernel"]
 START_TIMEOUT = 120
@@ -148,6 +149,7 @@ def _main(job: dict[str, Any]) -> dict[str, Any]:
             cwd=str(Path(job["notebook"]).parent),
             start_timeout=START_TIMEOUT,
             execution_timeout=timeout,
+            config=_kernel_settings(Path(job["answer"]).parent),
         )
     except papermill.PapermillExecutionError as error:
         return answer("error", f"cell [{error.exec_count}]: {error.ename}: {error.evalue}")
@@ -158,6 +160,18 @@ def _main(job: dict[str, Any]) -> dict[str, Any]:
     except RuntimeError as error:
         return answer("kernel", f"the kernel did not start: {error}")
     return answer("passed")
+
+
+def _kernel_settings(folder: Path) -> Config:
+    """How the kernel is talked to: by sockets in the run's own folder where the system has them.
+
+    TCP ports are chosen free and then let go for the kernel to take; of two lessons that start together one may take the
+    other's, and both wait for ever.
+    """
+    if os.name == "nt":
+        return Config()
+    # A short name: the path of a socket has at most about 100 characters.
+    return Config({"KernelManager": {"transport": "ipc", "connection_file": str(folder / "k.json")}})
 
 
 def _any_cell_done(executed: Path) -> bool:
