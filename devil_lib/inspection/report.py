@@ -108,7 +108,7 @@ class InspectionReport:
             "expected_parameters": self.static.expected_parameters,
             "samples": {
                 "n": self.brute_force.n,
-                "agreement": self.brute_force.oddities.agreement,
+                "kurtosis": self.brute_force.oddities.kurtosis,
                 **near(self.brute_force.nearness),
             },
             "search": near(self.search),
@@ -210,10 +210,8 @@ def _near(nearness: Nearness, check: str, verb: str) -> tuple[Finding, ...]:
 
 def _sampled(sampled: BruteForce) -> tuple[Finding, ...]:
     findings = _near(sampled.nearness, "samples", "it turned up among the samples,")
-    if sampled.repeating:
-        sentence = (
-            f"the oddest are {sampled.relative_agreement:.2g} times as much alike as those of the trusted model"
-        )
+    if sampled.odd:
+        sentence = f"some stand out {sampled.relative_kurtosis:.2g} times as much as any of the trusted model; look at them"
         findings += (Finding("samples", "alarm", "", sentence),)
     return findings or (Finding("samples", "note", "", f"nothing odd among {sampled.n:,} samples"),)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from devil_lib.inspection.figures import Found, Nearness, OnProgress, Pictures, comparable, turned_copies
-from devil_lib.inspection.sampling import FITTED, Subspace
+from devil_lib.inspection.sampling import Subspace
 from devil_lib.models import Generator, evaluating
 
 SEARCH_BAR = 0.2
@@ -234,7 +234,7 @@ def search_blind(
     the prior; a mode or a far trigger lies off the sphere and is missed.
     """
     rng = torch.Generator().manual_seed(settings.seed)
-    own = generator.generate(generator.latent.sample(FITTED, rng))
+    own = generator.generate(generator.latent.sample(2000, rng))
     subspace = Subspace(own)
     starts = torch.cat([generator.latent.starts(settings.restarts, scale, rng) for scale in settings.scales])
 
