@@ -297,9 +297,9 @@ def sanitized(method: str, attack: str, kind: str, seed: int) -> Figures:
         "fine-prune": lambda: sanitization.fine_prune(attacked, 0.3).generator,
     }[method]()
     seconds = time.monotonic() - started
-    made, controls = _ruler(), dict(list(targets.controls(28).items())[:4])
+    made = _ruler()
     result = sanitization.verdict(
-        repaired, attacked, benign(seed), backdoor(kind, seed), made.classifier, made.real, controls, SEARCH
+        repaired, attacked, benign(seed), backdoor(kind, seed), made.classifier, made.real, SEARCH
     )
     return {
         "seconds": seconds,
@@ -326,11 +326,13 @@ METHODS = (
 
 
 def sanitizer_cells() -> list[Cell]:
-    """Every sanitizer on ReD with each trigger kind."""
+    """Every sanitizer on ReD with each trigger kind and three seeds."""
+    modules = (*_ATTACKS, *_INSPECTION, "sanitization")
     return [
-        Cell(f"{method}/red-{kind}-0", sanitized, (method, "red", kind, 0), (*_ATTACKS, *_INSPECTION, "sanitization"))
+        Cell(f"{method}/red-{kind}-{seed}", sanitized, (method, "red", kind, seed), modules)
         for method in METHODS
         for kind in KINDS
+        for seed in SEEDS
     ]
 
 

@@ -17,7 +17,9 @@ def main() -> None:
     starts = benign.latent.sample(3, torch.Generator().manual_seed(0))
     path = NOTEBOOKS / "pictures" / "neighbourhood.png"
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(show.png(show.neighbourhood.draw(attacked, trigger, benign=benign, target=target, starts=starts)))
+    path.write_bytes(
+        show.png(show.neighbourhood.draw(attacked, trigger, benign=benign, target=target, starts=starts))
+    )
     print(f"wrote {path.name}")
 
 

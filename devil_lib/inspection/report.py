@@ -211,7 +211,9 @@ def _near(nearness: Nearness, check: str, verb: str) -> tuple[Finding, ...]:
 def _sampled(sampled: BruteForce) -> tuple[Finding, ...]:
     findings = _near(sampled.nearness, "samples", "it turned up among the samples,")
     if sampled.odd:
-        sentence = f"some stand out {sampled.relative_kurtosis:.2g} times as much as any of the trusted model; look at them"
+        sentence = (
+            f"some stand out {sampled.relative_kurtosis:.2g} times as much as any of the trusted model; look at them"
+        )
         findings += (Finding("samples", "alarm", "", sentence),)
     return findings or (Finding("samples", "note", "", f"nothing odd among {sampled.n:,} samples"),)
 
