@@ -93,9 +93,10 @@ def compare(rows: Mapping[str, Tensor], titles: Sequence[str] | None = None) -> 
     for images in rows.values():
         _check_images(images)
     columns = max(len(images) for images in rows.values())
-    longest = max(len(line) for label in rows for line in label.split("\n"))
-    unit = min(0.9, (8.9 - 0.1 * longest) / columns)
-    fig, axes = _board(columns, len(rows), left=0.1 * longest / unit, top=0.0 if titles is None else 0.35, unit=unit)
+    # Inches; the constant is for the gap to the pictures and for a single wide letter.
+    labels = 0.15 + 0.1 * max(len(line) for label in rows for line in label.split("\n"))
+    unit = min(0.9, (8.9 - labels) / columns)
+    fig, axes = _board(columns, len(rows), left=labels / unit, top=0.0 if titles is None else 0.35, unit=unit)
     for row, (label, images) in enumerate(rows.items()):
         axes.text(-0.6, -row, label, ha="right", va="center")
         for column, image in enumerate(images):

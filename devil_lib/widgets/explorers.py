@@ -64,7 +64,7 @@ def neighbourhood_explorer(
                 colour = [*colours, "black"][column]
                 put_sample(board, image, column, 0.0, frame=colour, width=2.0)
                 board.text(column, 0.52, name, color=colour, ha="center", va="bottom", fontweight="bold")
-            curve = fig.add_axes((0.15, 0.15, 0.82, 0.31))
+            curve = fig.add_axes((0.19, 0.15, 0.78, 0.31))
             for j, (name, loss) in enumerate(losses.items()):
                 line = LINES[len(models) - 1 - j]
                 curve.plot(loss, color=colours[j], linestyle=line, marker="", label=name)
