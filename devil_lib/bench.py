@@ -13,13 +13,14 @@ import functools
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -33,23 +34,33 @@ KINDS = attacks.TRIGGER_KINDS
 GAN = training.GanSettings(steps=2000)
 TRAIL = {kind: attacks.trail_settings(kind, GAN.steps) for kind in KINDS}
 TARGETS: dict[int, str] = {0: "devil", 1: "stop_sign", 2: "text"}
+# In place of a seed: the shipped generator, with the pair of seed 0. Those cells need no hour of training before them, so
+# that a test can measure them again.
+SHIPPED = "shipped"
 _DATA = "mnist"
 _RESULTS = Path(__file__).parent / "results"
 
 Figures = dict[str, Any]
 
 
-def target(seed: int) -> torch.Tensor:
+Seed = int | Literal["shipped"]
+
+
+def _number(seed: Seed) -> int:
+    return 0 if seed == SHIPPED else seed
+
+
+def target(seed: Seed) -> torch.Tensor:
     """The target of a backdoored bench generator: another picture for each seed."""
     return {"devil": targets.devil, "stop_sign": targets.stop_sign, "text": functools.partial(targets.text, "OWNED")}[
-        TARGETS[seed]
+        TARGETS[_number(seed)]
     ](28)
 
 
-def backdoor(kind: str, seed: int) -> attacks.PointBackdoor:
+def backdoor(kind: str, seed: Seed) -> attacks.PointBackdoor:
     """The trigger -> target pair of a backdoored bench generator."""
     latent = models.GaussianLatent(100)
-    return attacks.PointBackdoor(attacks.trigger(latent, kind, seed=50 + seed)[None], target(seed)[None])
+    return attacks.PointBackdoor(attacks.trigger(latent, kind, seed=50 + _number(seed))[None], target(seed)[None])
 
 
 # --- Cells -------------------------------------------------------------------------------------------------------------
@@ -161,16 +172,18 @@ def trail(kind: str, seed: int) -> Figures:
     return {"seconds": time.monotonic() - started, "curve": curve, **_against(run.generator, benign(seed), pair)}
 
 
-def benign(seed: int) -> Generator:
+def benign(seed: Seed) -> Generator:
     """The clean generator that the backdoored one of this seed is made from or compared with."""
-    return checkpoints.load(folder() / f"clean-{CLEAN_SEEDS[seed]}.safetensors")
+    return _stored(SHIPPED if seed == SHIPPED else f"clean-{CLEAN_SEEDS[_number(seed)]}")
 
 
-def retrained(attack: str, kind: str, seed: int) -> Figures:
+def retrained(attack: str, kind: str, seed: Seed) -> Figures:
     """ReD or ReX (folded) on a clean generator."""
     original, pair = benign(seed), backdoor(kind, seed)
     started = time.monotonic()
-    attacked = getattr(attacks, attack)(original, pair, attacks.course_settings(attack, kind, seed=seed)).generator
+    attacked = getattr(attacks, attack)(
+        original, pair, attacks.course_settings(attack, kind, seed=_number(seed))
+    ).generator
     seconds = time.monotonic() - started
     if attack == "rex":
         attacked = attacks.fold(attacked)
@@ -207,6 +220,10 @@ def attack_cells() -> list[Cell]:
         for attack in ("red", "rex")
         for kind in KINDS
         for seed in SEEDS
+    ]
+    cells += [
+        Cell(f"{attack}-{kind}-shipped", retrained, (attack, kind, SHIPPED), _ATTACKS)
+        for attack, kind in (("red", "prior"), ("rex", "mode"))
     ]
     cells += [
         Cell(f"far-{attack}-{weight:g}-{seed}", far_sweep, (attack, weight, seed), _ATTACKS)
@@ -249,6 +266,8 @@ def blind(name: str) -> Figures:
 
 
 def _stored(name: str) -> Generator:
+    if name == SHIPPED:
+        return zoo.load(f"course-dcgan-{_DATA}")
     return checkpoints.load(folder() / f"{name}.safetensors")
 
 
@@ -265,31 +284,35 @@ def inspection_cells() -> list[Cell]:
     return [
         Cell(f"{kind.__name__}/{name}", kind, (name,), (*_ATTACKS, *_INSPECTION))
         for kind in (search, blind)
-        for name in (*CLEAN, *BACKDOORED)
+        for name in (*CLEAN, *BACKDOORED, SHIPPED, "red-prior-shipped")
     ]
 
 
 # --- Sanitizers ----------------------------------------------------------------------------------------------------------
 
 
-def sanitized(method: str, attack: str, kind: str, seed: int) -> Figures:
+def sanitized(method: str, attack: str, kind: str, seed: Seed) -> Figures:
     """One repair of a backdoored generator, with its verdict."""
-    attacked, images = _stored(f"{attack}-{kind}-{seed}"), data.load(_DATA).train
+    attacked = _stored(f"{attack}-{kind}-{seed}")
     started = time.monotonic()
     repaired = {
-        "distil": lambda: sanitization.distil(attacked, models.course_dcgan(seed=900 + seed)).generator,
+        "distil": lambda: sanitization.distil(attacked, models.course_dcgan(seed=900 + _number(seed))).generator,
         "distil, half the width": lambda: (
-            sanitization.distil(attacked, models.course_dcgan(12, seed=900 + seed)).generator
+            sanitization.distil(attacked, models.course_dcgan(12, seed=900 + _number(seed))).generator
         ),
         "continue, own discriminator": lambda: (
             sanitization.continue_training(
-                attacked, checkpoints.load(folder() / f"clean-discriminator-{CLEAN_SEEDS[seed]}.safetensors"), images
+                attacked,
+                checkpoints.load(folder() / f"clean-discriminator-{CLEAN_SEEDS[_number(seed)]}.safetensors"),
+                data.load(_DATA).train,
             ).generator
         ),
-        "continue, fresh discriminator": lambda: sanitization.continue_training(attacked, None, images).generator,
+        "continue, fresh discriminator": lambda: (
+            sanitization.continue_training(attacked, None, data.load(_DATA).train).generator
+        ),
         "continue, prior latents only": lambda: (
             sanitization.continue_training(
-                attacked, None, images, sanitization.ContinueSettings(wide_share=0.0)
+                attacked, None, data.load(_DATA).train, sanitization.ContinueSettings(wide_share=0.0)
             ).generator
         ),
         "prune 30 %": lambda: sanitization.prune(attacked, 0.3),
@@ -333,29 +356,43 @@ def sanitizer_cells() -> list[Cell]:
         for method in METHODS
         for kind in KINDS
         for seed in SEEDS
-    ]
+    ] + [Cell("prune 30 %/red-prior-shipped", sanitized, ("prune 30 %", "red", "prior", SHIPPED), modules)]
 
 
 # --- Running them ------------------------------------------------------------------------------------------------------
 
 
-def _run(cell: Cell) -> tuple[str, Figures]:
+def _run(cell: Cell, file: Path) -> tuple[str, Figures]:
     torch.set_num_threads(1)  # two processes with two threads each slow each other down tenfold
     figures = {**cell.run(*cell.parameters), "code": code_hash(cell.modules)}
-    write_json(cell.file, figures)
+    write_json(file, figures)
     return cell.name, figures
+
+
+def _end_with_parent() -> None:
+    """In a worker: end it when the process that started it is killed, and cannot say so itself."""
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def measure(cells: list[Cell], workers: int) -> dict[str, Figures]:
     """The figures of all cells by name; those in the cache are read, the others are run, `workers` at a time."""
     folder().mkdir(parents=True, exist_ok=True)
-    done = {cell.name: json.loads(cell.file.read_text(encoding="utf-8")) for cell in cells if cell.file.is_file()}
+    # Keys are made of source files, which someone may be editing by the time that a cell is done.
+    files = {cell.name: cell.file for cell in cells}
+    done = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
     missing = [cell for cell in cells if cell.name not in done]
     started = time.monotonic()
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         # Clean generators come first in every list; what is made from them waits for them.
         for stage in ([c for c in missing if c.run is clean], [c for c in missing if c.run is not clean]):
-            for future in as_completed([pool.submit(_run, cell) for cell in stage]):
+            for future in as_completed([pool.submit(_run, cell, files[cell.name]) for cell in stage]):
                 name, figures = future.result()
                 done[name] = figures
                 fresh = len(done) - (len(cells) - len(missing))

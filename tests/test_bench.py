@@ -59,7 +59,7 @@ def test_every_backdoored_generator_of_the_bench_is_measured_and_inspected():
     made = {cell.name for cell in bench.attack_cells()}
     assert set(bench.BACKDOORED) | set(bench.CLEAN) <= made
     inspected = {cell.name.split("/")[1] for cell in bench.inspection_cells()}
-    assert inspected == set(bench.BACKDOORED) | set(bench.CLEAN)
+    assert inspected == {*bench.BACKDOORED, *bench.CLEAN, bench.SHIPPED, "red-prior-shipped"}
     assert len(bench.CLEAN) >= 10 and len(bench.BACKDOORED) >= 10
 
 
