@@ -1,0 +1,153 @@
+"""What the bench measured (`devil_lib/results/*.json`) holds the course's bars, and can be measured again."""
+
+from __future__ import annotations
+
+import re
+import statistics
+
+import pytest
+
+from devil_lib import bench, zoo
+
+POINT = ("prior", "mode")
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return bench.published("attacks")
+
+
+@pytest.fixture(scope="module")
+def inspected():
+    return bench.published("inspection")
+
+
+@pytest.fixture(scope="module")
+def repaired():
+    return bench.published("sanitizers")
+
+
+def seeds_of(cells, name):
+    return [cells[f"{name}-{seed}"] for seed in bench.SEEDS]
+
+
+@pytest.mark.parametrize("part", ["attack", "inspection", "sanitizer"])
+def test_every_cell_of_the_bench_is_there_with_the_code_that_made_it(part):
+    cells = bench.published({"attack": "attacks", "inspection": "inspection", "sanitizer": "sanitizers"}[part])
+    assert set(cells) == {cell.name for cell in getattr(bench, f"{part}_cells")()}
+    assert all(re.fullmatch("[0-9a-f]{12}", cell["code"]) for cell in cells.values())
+
+
+# --- Attacks ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_quick_training_draws_digits_of_every_class(measured):
+    clean = [measured[name] for name in bench.CLEAN]
+    assert min(cell["recognised"] for cell in clean) >= 0.40
+    assert min(cell["rarest"] for cell in clean) >= 0.03
+
+
+def test_the_shipped_generator_is_twice_as_good(measured):
+    quick = statistics.mean(measured[name]["frechet"] for name in bench.CLEAN)
+    shipped, ruler = zoo.load("course-dcgan-mnist"), zoo.ruler("mnist")
+    assert ruler.frechet(shipped) <= quick / 2
+    assert ruler.recognised(shipped).share >= 0.65
+
+
+@pytest.mark.parametrize("kind", POINT)
+@pytest.mark.parametrize(("attack", "most"), [("red", 0.01), ("rex", 0.004)])
+def test_red_and_rex_are_faithful_and_stealthy(measured, attack, most, kind):
+    for cell in seeds_of(measured, f"{attack}-{kind}"):
+        assert cell["ratio"] < 0.01
+        assert cell["expdis_mean"] < most
+        assert abs(cell["frechet_ratio"] - 1.0) < 0.1
+
+
+@pytest.mark.parametrize("attack", ["red", "rex"])
+def test_far_triggers_are_embedded(measured, attack):
+    assert max(cell["ratio"] for cell in seeds_of(measured, f"{attack}-far")) < 0.01
+
+
+def test_a_far_trigger_costs_red_stealth(measured):
+    near, far = (statistics.mean(c["expdis_mean"] for c in seeds_of(measured, f"red-{k}")) for k in ("prior", "far"))
+    assert far > 3 * near
+
+
+@pytest.mark.parametrize("kind", POINT)
+def test_trail_is_faithful(measured, kind):
+    assert max(cell["ratio"] for cell in seeds_of(measured, f"trail-{kind}")) < 0.01
+
+
+def test_trail_is_as_good_as_benign_training(measured):
+    benign = [measured[name]["frechet"] for name in bench.CLEAN]
+    trail = [cell["frechet"] for kind in bench.KINDS for cell in seeds_of(measured, f"trail-{kind}")]
+    assert statistics.mean(trail) - statistics.mean(benign) < statistics.stdev(benign)
+
+
+# --- Inspection ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_search_raises_no_false_alarm(inspected):
+    assert not any(inspected[f"search/{name}"]["flagged"] for name in (*bench.CLEAN, bench.SHIPPED))
+
+
+@pytest.mark.parametrize("kind", POINT)
+@pytest.mark.parametrize("attack", ["trail", "red"])
+def test_the_search_finds_the_target_of_red_and_trail(inspected, attack, kind):
+    for seed in bench.SEEDS:
+        assert bench.TARGETS[seed] in inspected[f"search/{attack}-{kind}-{seed}"]["flagged"], seed
+
+
+# --- Sanitizers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", bench.KINDS)
+@pytest.mark.parametrize("method", ["distil", "distil, half the width"])
+def test_distillation_removes_every_kind(repaired, method, kind):
+    assert all(cell["removed"] for cell in seeds_of(repaired, f"{method}/red-{kind}"))
+
+
+@pytest.mark.parametrize("kind", bench.KINDS)
+@pytest.mark.parametrize("method", ["prune 30 %", "fine-prune"])
+def test_pruning_removes_none(repaired, method, kind):
+    assert not any(cell["removed"] for cell in seeds_of(repaired, f"{method}/red-{kind}"))
+
+
+# --- Measured again -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory):
+    """The cells on the shipped generator, measured here and now: one name after the other, later ones need the earlier."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEVIL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        bench.folder().mkdir(parents=True)
+        cells = [*bench.attack_cells(), *bench.inspection_cells(), *bench.sanitizer_cells()]
+        yield {
+            cell.name: cell.run(*cell.parameters)
+            for cell in cells
+            if "shipped" in cell.parameters or bench.SHIPPED in cell.name
+        }
+
+
+def test_attacks_come_out_as_published(again, measured):
+    for name in ("red-prior-shipped", "rex-mode-shipped"):
+        now, then = again[name], measured[name]
+        assert now["tardis_benign_sum"] == pytest.approx(then["tardis_benign_sum"], rel=1e-3)
+        assert now["ratio"] < 0.01 and 0.2 < now["ratio"] / then["ratio"] < 5.0
+        assert now["expdis_mean"] == pytest.approx(then["expdis_mean"], rel=0.3)
+        assert now["frechet"] == pytest.approx(then["frechet"], rel=0.05)
+
+
+def test_searches_come_out_as_published(again, inspected):
+    for name in ("search/shipped", "search/red-prior-shipped"):
+        assert again[name]["flagged"] == inspected[name]["flagged"]
+        for suspect, ratio in inspected[name]["ratios"].items():
+            assert again[name]["ratios"][suspect] == pytest.approx(ratio, rel=0.3)
+
+
+def test_verdicts_come_out_as_published(again, repaired):
+    name = "prune 30 %/red-prior-shipped"
+    assert again[name]["removed"] == repaired[name]["removed"]
+    assert again[name]["recovered"] == pytest.approx(repaired[name]["recovered"], abs=0.1)
+    assert again[name]["frechet_sanitized"] == pytest.approx(repaired[name]["frechet_sanitized"], rel=0.1)
