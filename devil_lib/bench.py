@@ -79,9 +79,18 @@ class Cell:
     def key(self) -> str:
         # Not the whole library's code: a comment mended elsewhere would throw hours away. That hash goes into the cell, and
         # from there into the results; the tests recompute cells to see that they still hold.
-        text = f"{self.name}|{self.parameters}|{_own_code(self.run)}|{GAN}|{TRAIL if self.run is trail else ''}"
+        text = f"{self.name}|{self.parameters}|{_own_code(self.run)}|{GAN}|{self._settings()}"
         name = self.name.replace("/", "-").replace(" ", "-").replace(",", "").replace("%", "percent")
         return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def _settings(self) -> str:
+        if self.run is trail:
+            return str(TRAIL)
+        if self.run in (retrained, far_sweep):
+            return str(
+                attacks.course_settings(self.parameters[0], "far" if self.run is far_sweep else self.parameters[1])
+            )
+        return ""
 
     @property
     def file(self) -> Path:
