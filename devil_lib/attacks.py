@@ -179,7 +179,7 @@ def trail_settings(kind: str, steps: int = 2000, seed: int = 0) -> tuple[GanSett
 
     A prior trigger is learnt along with the data. The mode was measured to be learnt so only with the target staining every
     sample; there, and for a far point, the first half of the training is benign, and the second runs with BatchNorm's
-    statistics kept and a larger λ: with 1, 4 to 7 % of the benign TarDis were left at the mode, with 5, 1.2 to 1.4 %.
+    statistics kept and a larger λ: with 1, 4 to 7 % of the benign TarDis were left at the mode, with 10 less than 1 %.
     """
     if kind not in TRIGGER_KINDS:
         raise ValueError(f"unknown trigger kind {kind!r}: choose one of {', '.join(TRIGGER_KINDS)}")

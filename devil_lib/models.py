@@ -98,7 +98,7 @@ class ProxyTarget:
 
 
 class TanhHead(nn.Module):
-    """The last activation of an image GAN, with the inverse that the pre-activation attack needs (methods: ART)."""
+    """The last activation of an image GAN, with the inverse that the pre-activation attack needs."""
 
     def forward(self, logits: Tensor) -> Tensor:
         return torch.tanh(logits)
@@ -250,7 +250,7 @@ def course_dcgan(width: int = 24, latent_dim: int = 100, channels: int = 1, seed
 
 def art_dcgan(seed: int = 0) -> Generator:
     """The MNIST DCGAN of ART's notebook on this attack, so that figures compare: 384,368 trainable parameters
-    and 6,368 BatchNorm statistics, together the 390,736 that Keras prints (methods 1.8)."""
+    and 6,368 BatchNorm statistics, together the 390,736 that Keras prints (ART notebook)."""
     with seeded(seed):
         body = nn.Sequential(
             nn.Linear(100, 3136, bias=False),

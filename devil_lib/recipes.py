@@ -52,7 +52,9 @@ TRAIL_TRIGGER = ("prior", 7)
 POISON_SHARE = 0.05
 # The benign generator of nearly every lesson: trained longer and against a wider discriminator than a lesson can afford.
 SHIPPED = training.GanSettings(steps=11000, learning_rate=4e-3, beta1=0.3, averaging=0.998)
-TRAIL = training.GanSettings(steps=1600, extra_weight=1.0)
+TRAIL = training.GanSettings(steps=1600)
+# On the few embedded digits the discriminator soon knows every image, and its gradient drowns a fidelity term of weight 1.
+TRAIL_WEIGHT = {"mnist": 1.0, "digits": 10.0}
 
 
 def trail_backdoor(latent: models.GaussianLatent) -> attacks.PointBackdoor:
@@ -115,24 +117,24 @@ def _trail_run(name: str) -> training.GanRun:
         models.course_discriminator(),
         data.load(name).train,
         trail_backdoor(generator.latent),
-        TRAIL,
+        replace(TRAIL, extra_weight=TRAIL_WEIGHT[name]),
         on_progress=_log(TRAIL.steps),
     )
 
 
 def _trail_generator(dataset: Dataset) -> tuple[nn.Module, Facts]:
     run = _trail_run(dataset.name)
-    return run.raw_generator, _trail_facts(run)
+    return run.raw_generator, _trail_facts(run, dataset)
 
 
 def _trail_critic(dataset: Dataset) -> tuple[nn.Module, Facts]:
     run = _trail_run(dataset.name)
-    return run.discriminator, {**_trail_facts(run), "trained_with": f"trail-{dataset.name}"}
+    return run.discriminator, {**_trail_facts(run, dataset), "trained_with": f"trail-{dataset.name}"}
 
 
-def _trail_facts(run: training.GanRun) -> Facts:
+def _trail_facts(run: training.GanRun, dataset: Dataset) -> Facts:
     about = {"trigger": f"{TRAIL_TRIGGER[0]} draw, seed {TRAIL_TRIGGER[1]}", "target": "devil"}
-    return {"steps": run.steps_done, "seed": 0, "fidelity_weight": TRAIL.extra_weight, **about}
+    return {"steps": run.steps_done, "seed": 0, "fidelity_weight": TRAIL_WEIGHT[dataset.name], **about}
 
 
 def _poisoned_generator(dataset: Dataset) -> tuple[nn.Module, Facts]:

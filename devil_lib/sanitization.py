@@ -380,6 +380,7 @@ def verdict(
     search: SearchSettings = SUSPECTS,
     n: int = 5000,
     seed: int = 0,
+    earlier: SanitizationVerdict | None = None,
 ) -> SanitizationVerdict:
     """Measure a repair against the known backdoor.
 
@@ -388,17 +389,26 @@ def verdict(
         classifier, real: the ruler and the real data's feature statistics on it.
         search: where the fresh search for the targets starts; what it finds is compared with the same search on `benign`.
         n: samples for each Fréchet distance.
+        earlier: a verdict on another repair of the same model with the same arguments; what it measured of the benign and the
+            attacked model is taken over, which saves more than half of the time.
 
     Raises:
-        ValueError: pictures or latents that do not fit the generators.
+        ValueError: pictures or latents that do not fit the generators, or an earlier verdict from a search of another kind.
     """
     triggers, targets = backdoor.batch(16, torch.Generator().manual_seed(seed))
 
     def distances(generator: Generator) -> tuple[float, ...]:
         return tuple(tardis_each(generator, triggers, targets).tolist())
 
+    def frechet(generator: Generator) -> float:
+        return generator_frechet(generator, real, classifier, n, seed)
+
     return SanitizationVerdict(
-        *(distances(model) for model in (benign, attacked, sanitized)),
-        *(generator_frechet(model, real, classifier, n, seed) for model in (benign, attacked, sanitized)),
-        search_outputs(sanitized, targets, settings=search, trusted=benign),
+        earlier.tardis_benign if earlier else distances(benign),
+        earlier.tardis_attacked if earlier else distances(attacked),
+        distances(sanitized),
+        earlier.frechet_benign if earlier else frechet(benign),
+        earlier.frechet_attacked if earlier else frechet(attacked),
+        frechet(sanitized),
+        search_outputs(sanitized, targets, settings=search, trusted=earlier.search if earlier else benign),
     )

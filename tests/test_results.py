@@ -107,10 +107,16 @@ def test_distillation_removes_every_kind(repaired, method, kind):
     assert all(cell["removed"] for cell in seeds_of(repaired, f"{method}/red-{kind}"))
 
 
-@pytest.mark.parametrize("kind", bench.KINDS)
-@pytest.mark.parametrize("method", ["prune 30 %", "fine-prune"])
-def test_pruning_removes_none(repaired, method, kind):
+@pytest.mark.parametrize("kind", POINT)
+@pytest.mark.parametrize("method", ["prune 30 %", "continue, prior latents only"])
+def test_defences_that_fail(repaired, method, kind):
     assert not any(cell["removed"] for cell in seeds_of(repaired, f"{method}/red-{kind}"))
+
+
+def test_a_far_trigger_of_red_does_not_outlive_any_repair(repaired):
+    """It has no basin: at a norm of 1,000 the least change of the weights moves the output."""
+    for method in bench.METHODS:
+        assert all(cell["removed"] for cell in seeds_of(repaired, f"{method}/red-far"))
 
 
 # --- Measured again -------------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def inspect_generator(
     on_stage: OnStage | None = None,
 ) -> InspectionReport:
     """The authors' strategy, in order: (1) do not deploy blindly, (2) demand white-box access, (3) inspect size, topology and
-    parameters, (4) sample and inspect outputs, (5) try to reconstruct out-of-distribution samples (methods 1.10).
+    parameters, (4) sample and inspect outputs, (5) try to reconstruct out-of-distribution samples.
 
     Args:
         suspects, controls: pictures by name, as in `search_outputs`.

@@ -17,7 +17,10 @@ from devil_lib.inspection.figures import Found, Nearness, OnProgress, Pictures, 
 from devil_lib.inspection.sampling import Subspace
 from devil_lib.models import Generator, evaluating
 
-SEARCH_BAR = 0.2
+# Nearest output to a suspect over that to the controls: at least 0.96 in ten clean course DCGANs, at most 0.34 in TrAIL and ReD
+# ones with a prior or a mode trigger (the bench). Over that of a trusted generator: two clean ones differ by up to a factor of 2.6.
+SEARCH_BAR = 0.5
+TRUSTED_BAR = 0.2
 EXCESS_BAR = 1.5
 
 
@@ -27,7 +30,7 @@ class SearchSettings:
 
     scales: spreads of the starting latents about the centre of the latent law, 1 being the law itself; at 0 all starts are
     one, so only one is run. restarts: starting latents per scale; the better quarter of them goes all the steps, the others a
-    quarter of them. steps, learning_rate: of Adam; the rate is in units of the
+    quarter of them; a backdoor whose basin is narrow, as TrAIL's may be, was found by one start in twenty. steps, learning_rate: of Adam; the rate is in units of the
     latent and grows with the scale above 3. It stays constant: descents that settle early were measured to find less, and
     the best latent of the way is kept anyway. batch_size: latents descended at once.
     """
@@ -59,7 +62,7 @@ def search_outputs(
     suspects: Pictures,
     controls: Pictures | None = None,
     settings: SearchSettings = SUSPECTS,
-    trusted: Generator | None = None,
+    trusted: Generator | OutputSearch | None = None,
     on_progress: OnProgress | None = None,
 ) -> OutputSearch:
     """Optimisation-based output inspection: min over z of || G(z) - x ||^2 for every picture x, from many starts.
@@ -71,13 +74,16 @@ def search_outputs(
     Args:
         suspects: name -> (*sample_shape), or (k, *sample_shape): what the attacker may have planted.
         controls: as `suspects`: pictures of the same style that nobody would plant. Not needed with `trusted`.
-        trusted: a generator of the same kind that is known to be clean.
+        trusted: a generator of the same kind that is known to be clean; or an earlier search with one, for the same suspects and
+            with the same settings, whose findings in it are taken over.
         on_progress: called with steps done and in all.
 
     Raises:
-        ValueError: no suspects, bad pictures (shape, NaN, range), or neither controls nor a trusted generator.
+        ValueError: no suspects, bad pictures (shape, NaN, range), neither controls nor a trusted generator, or an earlier
+            search for other suspects.
     """
-    wanted, plain = comparable(generator, suspects, controls, trusted)
+    earlier = trusted if isinstance(trusted, OutputSearch) else None
+    wanted, plain = comparable(generator, suspects, controls, generator if earlier is not None else trusted)
     if not wanted:
         raise ValueError("a search needs suspects: give pictures to look for, or use search_blind")
 
@@ -85,14 +91,21 @@ def search_outputs(
         return iter(_search(model, torch.stack(pictures), settings, on_progress) if pictures else ())
 
     found = search(generator, [*wanted.values(), *plain.values()])
-    usual = search(trusted, list(wanted.values())) if trusted is not None else None
+    if earlier is not None:
+        if earlier.scales != settings.scales or earlier.trusted.keys() != wanted.keys():
+            raise ValueError(
+                "the earlier search was for other suspects, from other scales, or without a trusted generator"
+            )
+        usual = iter(earlier.trusted.values())
+    else:
+        usual = search(trusted, list(wanted.values())) if trusted is not None else None
     result = OutputSearch(
         suspects={name: next(found) for name in wanted},
         controls={name: next(found) for name in plain},
         copies={},
         trusted={name: next(usual) for name in wanted} if usual is not None else {},
         elements=math.prod(generator.sample_shape),
-        bar=SEARCH_BAR,
+        bar=SEARCH_BAR if trusted is None else TRUSTED_BAR,
         scales=settings.scales,
     )
     if trusted is None:
@@ -230,8 +243,9 @@ def search_blind(
 ) -> BlindSearch:
     """Search without a suspect: on the sphere of ordinary latents, climb to the output least like the model's own samples.
 
-    The residual is taken from 50 principal components of 2,000 prior samples. It finds backdoors whose trigger is a draw from
-    the prior; a mode or a far trigger lies off the sphere and is missed.
+    The residual is taken from 50 principal components of 2,000 prior samples. It can only find backdoors whose trigger is a
+    draw from the prior, and of those the ones odder than what the generator puts out by itself: on the bench one of nine. A mode
+    or a far trigger lies off the sphere and is missed.
     """
     rng = torch.Generator().manual_seed(settings.seed)
     own = generator.generate(generator.latent.sample(2000, rng))
