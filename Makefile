@@ -40,7 +40,7 @@ course: $(STAMP) ## run the lessons and write build/course/index.html (PROFILE=q
 weights: $(STAMP) ## train the shipped weights again
 	@$(VPY) -m devil_lib.zoo $(ARGS)
 
-bench: $(STAMP) ## measure the inspections on the benches of clean and backdoored generators
+bench: $(STAMP) ## measure attacks, inspections and sanitizers on many generators (an hour; goes on where it stopped)
 	@$(VPY) -m devil_lib.bench $(ARGS)
 
 sweep: $(STAMP) ## run the lessons over several seeds and store the spread of their claims

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import copy
 import functools
 import hashlib
 import json
 import os
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -370,7 +372,64 @@ def sanitizer_cells() -> list[Cell]:
     ] + [Cell("prune 30 %/red-prior-shipped", sanitized, ("prune 30 %", "red", "prior", SHIPPED), modules)]
 
 
+# --- The cost of the library -----------------------------------------------------------------------------------------------
+
+
+def red_step(rounds: int, steps: int) -> Figures:
+    """Seconds of a ReD step through the library and as a bare loop, turn by turn in one process, and their ratio."""
+    original, pair = benign(SHIPPED), backdoor("prior", SHIPPED)
+    settings = attacks.course_settings("red", "prior", steps)
+    original.eval()
+    wanted = original.proxy_target(pair.targets).value
+
+    def library() -> None:
+        attacks.red(original, pair, settings)
+
+    def bare() -> None:
+        student = copy.deepcopy(original)
+        optimiser = torch.optim.Adam(student.parameters(), settings.learning_rate)
+        rng = torch.Generator().manual_seed(0)
+        for _ in range(steps):
+            z = torch.randn(settings.batch_size, 100, generator=rng)
+            with torch.no_grad():
+                reference = original.body(z)
+            output = student.body(torch.cat([z, pair.triggers]))
+            loss = (output[:-1] - reference).square().mean()
+            loss = loss + settings.fidelity_weight * (output[-1:] - wanted).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+    def seconds(run: Callable[[], None]) -> float:
+        started = time.perf_counter()
+        run()
+        return (time.perf_counter() - started) / steps
+
+    seconds(bare), seconds(library)  # the first calls set up the libraries beneath
+    pairs = [(seconds(library), seconds(bare)) for _ in range(rounds)]
+    ratios = sorted(a / b for a, b in pairs)
+    return {
+        "library_seconds": statistics.median(a for a, _ in pairs),
+        "bare_seconds": statistics.median(b for _, b in pairs),
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+    }
+
+
+def cost_cells() -> list[Cell]:
+    """What the library costs."""
+    return [Cell("red-step", red_step, (11, 60), _ATTACKS)]
+
+
 # --- Running them ------------------------------------------------------------------------------------------------------
+
+
+PARTS = {
+    "attacks": attack_cells,
+    "inspection": inspection_cells,
+    "sanitizers": sanitizer_cells,
+    "cost": cost_cells,
+}
 
 
 def _run(cell: Cell, file: Path) -> tuple[str, Figures]:
@@ -432,15 +491,14 @@ def published(name: str) -> dict[str, Figures]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure what is missing and write the results files; `--only PART ...` chooses among them."""
-    parts = {"attacks": attack_cells, "inspection": inspection_cells, "sanitizers": sanitizer_cells}
     parser = argparse.ArgumentParser(description="Measure attacks, inspections and sanitizers on many generators.")
-    parser.add_argument("--only", nargs="*", choices=parts, help="these parts alone")
+    parser.add_argument("--only", nargs="*", choices=PARTS, help="these parts alone")
     parser.add_argument(
         "--workers", type=int, default=max(1, (os.cpu_count() or 1)), help="cells at a time (one thread each)"
     )
     parser.add_argument("--fresh", action="store_true", help="forget the cells measured before")
     options = parser.parse_args(arguments)
-    for name, cells_of in parts.items():
+    for name, cells_of in PARTS.items():
         if options.only and name not in options.only:
             continue
         cells = cells_of()

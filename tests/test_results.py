@@ -31,10 +31,10 @@ def seeds_of(cells, name):
     return [cells[f"{name}-{seed}"] for seed in bench.SEEDS]
 
 
-@pytest.mark.parametrize("part", ["attack", "inspection", "sanitizer"])
+@pytest.mark.parametrize("part", bench.PARTS)
 def test_every_cell_of_the_bench_is_there_with_the_code_that_made_it(part):
-    cells = bench.published({"attack": "attacks", "inspection": "inspection", "sanitizer": "sanitizers"}[part])
-    assert set(cells) == {cell.name for cell in getattr(bench, f"{part}_cells")()}
+    cells = bench.published(part)
+    assert set(cells) == {cell.name for cell in bench.PARTS[part]()}
     assert all(re.fullmatch("[0-9a-f]{12}", cell["code"]) for cell in cells.values())
 
 
@@ -117,6 +117,13 @@ def test_a_far_trigger_of_red_does_not_outlive_any_repair(repaired):
     """It has no basin: at a norm of 1,000 the least change of the weights moves the output."""
     for method in bench.METHODS:
         assert all(cell["removed"] for cell in seeds_of(repaired, f"{method}/red-far"))
+
+
+# --- Cost ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_through_the_library_costs_what_a_bare_loop_does():
+    assert bench.published("cost")["red-step"]["ratio"] <= 1.1
 
 
 # --- Measured again -------------------------------------------------------------------------------------------------------
