@@ -255,9 +255,9 @@ def scatter_tradeoff(
         axes.plot(x, y, label=label, markersize=8, **_look(looks[label]))
         for place, note in zip(zip(x, y, strict=True), (notes or {}).get(label, ()), strict=False):
             axes.annotate(note, place, (7, 5), textcoords="offset points", fontsize=9)
-    arrow = {"arrowstyle": "-|>", "color": "0.4"}
-    axes.annotate("", (0.015, 0.02), (0.09, 0.13), "axes fraction", arrowprops=arrow)
-    axes.text(0.095, 0.13, "better for the attacker", transform=axes.transAxes, color="0.35", fontsize=10)
+    # Above the frame, where it hides no point.
+    words = "↙ better for the attacker: down and to the left"
+    axes.text(0.0, 1.02, words, transform=axes.transAxes, color="0.35", fontsize=10)
     _finish(axes, xlabel, ylabel, logx, logy, legend=len(points) > 1)
     return fig
 
