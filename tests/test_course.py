@@ -183,6 +183,8 @@ def test_an_interrupted_course_keeps_what_is_finished(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "devil_lib.course", "run", *arguments],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+        # A shell starts what runs in its background deaf to this signal, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 300
     while not (tmp_path / "runs" / "10_good.json").exists() and time.monotonic() < deadline:

@@ -139,7 +139,8 @@ def again(tmp_path_factory):
         yield {
             cell.name: cell.run(*cell.parameters)
             for cell in cells
-            if "shipped" in cell.parameters or bench.SHIPPED in cell.name
+            # The blind search compares with a clean generator of the bench, which is trained for a minute.
+            if bench.SHIPPED in cell.name and cell.run is not bench.blind
         }
 
 
