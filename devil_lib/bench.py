@@ -70,31 +70,22 @@ def backdoor(kind: str, seed: Seed) -> attacks.PointBackdoor:
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement: the function `run` on parameters, after the cells that it builds on."""
+    """One measurement: the function `run` on parameters, after the cells that it builds on. settings: those that it takes
+    from elsewhere, so that a change of them is noticed."""
 
     name: str
     run: Callable[..., Figures]
     parameters: tuple[Any, ...]
     modules: tuple[str, ...]
+    settings: str = ""
 
     @property
     def key(self) -> str:
         # Not the whole library's code: a comment mended elsewhere would throw hours away. That hash goes into the cell, and
         # from there into the results; the tests recompute cells to see that they still hold.
-        text = f"{self.name}|{self.parameters}|{_own_code(self.run)}|{GAN}|{self._settings()}"
+        text = f"{self.name}|{self.parameters}|{_own_code(self.run)}|{GAN}|{self.settings}"
         name = self.name.replace("/", "-").replace(" ", "-").replace(",", "").replace("%", "percent")
         return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-    def _settings(self) -> str:
-        if self.run is trail:
-            return str(TRAIL)
-        if self.run is search:
-            return f"{SEARCH}{CONTROLS}"
-        if self.run in (retrained, far_sweep):
-            return str(
-                attacks.course_settings(self.parameters[0], "far" if self.run is far_sweep else self.parameters[1])
-            )
-        return ""
 
     @property
     def file(self) -> Path:
@@ -114,17 +105,14 @@ def code_hash(names: Iterable[str]) -> str:
     return digest.hexdigest()[:12]
 
 
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
 def _meaning(source: str) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            node.body = body[1:]
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
     return ast.dump(tree)
 
 
@@ -227,19 +215,39 @@ def far_sweep(attack: str, weight: float, seed: int) -> Figures:
 def attack_cells() -> list[Cell]:
     """Clean generators, and three seeds (and targets) of every attack and trigger kind."""
     cells = [Cell(f"clean-{seed}", clean, (seed,), _TRAINING) for seed in CLEAN_SEEDS]
-    cells += [Cell(f"trail-{kind}-{seed}", trail, (kind, seed), _ATTACKS) for kind in KINDS for seed in SEEDS]
     cells += [
-        Cell(f"{attack}-{kind}-{seed}", retrained, (attack, kind, seed), _ATTACKS)
+        Cell(f"trail-{kind}-{seed}", trail, (kind, seed), _ATTACKS, str(TRAIL)) for kind in KINDS for seed in SEEDS
+    ]
+    cells += [
+        Cell(
+            f"{attack}-{kind}-{seed}",
+            retrained,
+            (attack, kind, seed),
+            _ATTACKS,
+            str(attacks.course_settings(attack, kind)),
+        )
         for attack in ("red", "rex")
         for kind in KINDS
         for seed in SEEDS
     ]
     cells += [
-        Cell(f"{attack}-{kind}-shipped", retrained, (attack, kind, SHIPPED), _ATTACKS)
+        Cell(
+            f"{attack}-{kind}-shipped",
+            retrained,
+            (attack, kind, SHIPPED),
+            _ATTACKS,
+            str(attacks.course_settings(attack, kind)),
+        )
         for attack, kind in (("red", "prior"), ("rex", "mode"))
     ]
     cells += [
-        Cell(f"far-{attack}-{weight:g}-{seed}", far_sweep, (attack, weight, seed), _ATTACKS)
+        Cell(
+            f"far-{attack}-{weight:g}-{seed}",
+            far_sweep,
+            (attack, weight, seed),
+            _ATTACKS,
+            str(attacks.course_settings(attack, "far")),
+        )
         for attack in ("red", "rex")
         for weight in (0.01, 0.1, 1.0)
         for seed in SEEDS
@@ -297,8 +305,8 @@ BACKDOORED = tuple(
 def inspection_cells() -> list[Cell]:
     """Both searches on every clean and every backdoored generator."""
     return [
-        Cell(f"{kind.__name__}/{name}", kind, (name,), (*_ATTACKS, *_INSPECTION))
-        for kind in (search, blind)
+        Cell(f"{kind.__name__}/{name}", kind, (name,), (*_ATTACKS, *_INSPECTION), settings)
+        for kind, settings in ((search, f"{SEARCH}{CONTROLS}"), (blind, ""))
         for name in (*CLEAN, *BACKDOORED, SHIPPED, "red-prior-shipped")
     ]
 

@@ -193,14 +193,9 @@ def lines_of_code(path: Path) -> int:
     text = path.read_text(encoding="utf-8")
     words: set[int] = set()
     for node in ast.walk(ast.parse(text)):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            words.update(range(body[0].lineno, body[0].end_lineno + 1))
+        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        if documented and ast.get_docstring(node) is not None:
+            words.update(range(node.body[0].lineno, node.body[0].end_lineno + 1))
     silent = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
     code: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):

@@ -409,6 +409,21 @@ def test_the_verdict_on_the_benign_model_itself(benign, attacked, pairs):
     assert "sums over elements" in str(found)
 
 
+def test_a_verdict_that_builds_on_an_earlier_one_is_the_same(benign, attacked, pairs):
+    classifier = tiny.classifier()
+    real = metrics.feature_statistics(classifier, benign.generate(benign.latent.sample(400)))
+
+    def judged(search, earlier):
+        return verdict(prune(attacked, 0.3), attacked, benign, pairs, classifier, real, search, 200, earlier=earlier)
+
+    first = verdict(attacked, attacked, benign, pairs, classifier, real, SEARCH, 200)
+    afresh, built = judged(SEARCH, None), judged(SEARCH, first)
+    assert str(built) == str(afresh) and built.tardis_sanitized != first.tardis_sanitized
+    assert built.search.ratios() == afresh.search.ratios() and built.search.bar == afresh.search.bar
+    with pytest.raises(ValueError, match="earlier search"):
+        judged(SearchSettings(scales=(1.0,), restarts=2, steps=60), first)
+
+
 def test_a_backdoor_that_only_moved_is_not_removed(benign, attacked, pairs):
     """TarDis at the known trigger is as benign as can be, but the target is still in the model."""
     moved = PointBackdoor(0.5 * torch.ones(1, DIM), pairs.targets)

@@ -30,7 +30,8 @@ class SearchSettings:
 
     scales: spreads of the starting latents about the centre of the latent law, 1 being the law itself; at 0 all starts are
     one, so only one is run. restarts: starting latents per scale; the better quarter of them goes all the steps, the others a
-    quarter of them; a backdoor whose basin is narrow, as TrAIL's may be, was found by one start in twenty. steps, learning_rate: of Adam; the rate is in units of the
+    quarter of them; a backdoor whose basin is narrow, as TrAIL's may be, was found by one start in twenty. steps,
+    learning_rate: of Adam; the rate is in units of the
     latent and grows with the scale above 3. It stays constant: descents that settle early were measured to find less, and
     the best latent of the way is kept anyway. batch_size: latents descended at once.
     """
