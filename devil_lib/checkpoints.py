@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from devil_lib.attacks import BypassBody, WidenedBody
+from devil_lib.games import GAMES
 from devil_lib.models import Classifier, Discriminator, GaussianLatent, Generator, TanhHead, UniformLatent
+from devil_lib.style import Broadcast, RandomLook, Synthesis
+from devil_lib.wavegan import FilteredTanhHead, PhaseShuffle
 
 _SIZES = ("kernel_size", "stride", "padding", "dilation")
 _LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
@@ -40,6 +44,11 @@ _LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Flatten: (),
     nn.Unflatten: ("dim", "unflattened_size"),
     TanhHead: (),
+    FilteredTanhHead: ("taps",),
+    PhaseShuffle: ("shift",),
+    Broadcast: ("styles",),
+    Synthesis: ("size", "width", "channels"),
+    RandomLook: ("shift",),
 }
 _BY_NAME = {kind.__name__: kind for kind in _LAYERS}
 _LATENTS = {kind.__name__: kind for kind in (GaussianLatent, UniformLatent)}
@@ -123,6 +132,7 @@ def save(model: nn.Module, path: str | Path, half: bool = True) -> None:
         }
     elif isinstance(model, Discriminator):
         about = {"kind": "Discriminator", "architecture": model.architecture, "layers": describe(model.layers)}
+        about["game"] = [type(model.game).__name__, asdict(model.game)]
     elif isinstance(model, Classifier):
         about = {"kind": "Classifier", "architecture": model.architecture, "layers": describe(model.layers)}
         about["output"] = describe(model.output)
@@ -211,13 +221,19 @@ def load(path: str | Path) -> Generator | Discriminator | Classifier:
                     str(description["architecture"]),
                 )
             elif kind == "Discriminator":
-                model = Discriminator(_build(description["layers"]), str(description["architecture"]))
+                # Files from before there were several games say nothing of theirs.
+                game, values = description.get("game", ["NonSaturating", {}])
+                model = Discriminator(
+                    _build(description["layers"]),
+                    str(description["architecture"]),
+                    GAMES[game](**{name: type(getattr(GAMES[game](), name))(value) for name, value in values.items()}),
+                )
             elif kind == "Classifier":
                 layers, output = _build(description["layers"]), _build(description["output"])
                 model = Classifier(layers, output, str(description["architecture"]))
             else:
                 raise UnsafeCheckpoint(f"{Path(path).name} describes a {kind!r}, which is no model of this library")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UnsafeCheckpoint):
             raise
         raise UnsafeCheckpoint(f"{Path(path).name} has no readable description of its layers ({error!r})") from error

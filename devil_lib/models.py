@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from devil_lib.games import Game, NonSaturating
+
 Random = torch.Generator | None
 
 
@@ -139,17 +141,28 @@ class Generator(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         return self.head(self.body(z))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the generator's weights lie."""
+        return next(self.parameters()).device
+
+    @property
+    def batch(self) -> int:
+        """How many samples to make at once: such that those of any shape take about as much memory as 500 of 28x28 pixels."""
+        return max(16, min(500, 500 * 1024 // math.prod(self.sample_shape)))
+
     @torch.no_grad()
-    def generate(self, z: Tensor, batch_size: int = 500) -> Tensor:
+    def generate(self, z: Tensor, batch_size: int | None = None) -> Tensor:
         """Samples for many latents (n, dim), in evaluation mode (as a victim runs it), without gradients.
+
+        `batch_size` of them at a time; by default as many as suit their size.
 
         Raises:
             ValueError: `z` has another shape than (n, dim), or holds NaN or infinity.
         """
         check_latents(z, self.latent)
-        device = next(self.parameters()).device
         with evaluating(self):
-            return torch.cat([self(part.to(device)) for part in z.split(batch_size)]).cpu()
+            return torch.cat([self(part.to(self.device)) for part in z.split(batch_size or self.batch)]).cpu()
 
     def proxy_target(self, x: Tensor, steps: int = 400, learning_rate: float = 0.05) -> ProxyTarget:
         """The body output whose head comes nearest to the samples x (n, *sample_shape), and the error left.
@@ -269,11 +282,14 @@ def art_dcgan(seed: int = 0) -> Generator:
 
 
 class Discriminator(nn.Module):
-    """Samples (n, *sample_shape) to one logit each, (n,): above zero means "real"."""
+    """Samples (n, *sample_shape) to one logit each, (n,): above zero means "real".
 
-    def __init__(self, layers: nn.Sequential, architecture: str) -> None:
+    `game` says what it and a generator minimise when they are trained against each other (see `games`).
+    """
+
+    def __init__(self, layers: nn.Sequential, architecture: str, game: Game = NonSaturating()) -> None:
         super().__init__()
-        self.layers, self.architecture = layers, architecture
+        self.layers, self.architecture, self.game = layers, architecture, game
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x).squeeze(1)

@@ -40,7 +40,7 @@ class GanSettings:
     """Hyper-parameters of GAN training.
 
     steps: of both networks; the first `warm_up` of them train the discriminator only. learning_rate: of both networks
-    (Adam, betas beta1 and 0.999), falling to a tenth over the last half by a cosine when `anneal`. averaging: decay of
+    (Adam, betas beta1 and beta2), falling to a tenth over the last half by a cosine when `anneal`. averaging: decay of
     the running average of the generator's weights, which is what is returned (an average over the last steps has a
     lower Fréchet distance than the last step); 0 returns the last step. extra_weight: λ, the weight of an extra
     generator loss, which counts from step `extra_from` on, where the generator's optimiser starts afresh. fixed_norm:
@@ -52,6 +52,7 @@ class GanSettings:
     batch_size: int = 64
     learning_rate: float = 4e-3
     beta1: float = 0.3
+    beta2: float = 0.999
     averaging: float = 0.995
     anneal: bool = True
     fixed_norm: bool = False
@@ -60,6 +61,11 @@ class GanSettings:
     checkpoint_every: int = 200
     seed: int = 0
     device: str = "auto"
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be 'float32' or 'bfloat16', got {self.precision!r}")
 
 
 @dataclass
@@ -85,7 +91,7 @@ def train_gan(
     checkpoint: str | Path | None = None,
     latents: LatentSampler | None = None,
 ) -> GanRun:
-    """Train the pair on images (n, *sample_shape) in [-1, 1] by the non-saturating GAN loss.
+    """Train the pair on samples (n, *sample_shape) in [-1, 1] by the game that the discriminator carries.
 
     The pair passed in is copied, not changed. `extra_loss(generator, rng)` is added to the generator's loss with weight
     `settings.extra_weight`; TrAIL is this function with the fidelity term as extra loss. `on_progress(step,
@@ -162,16 +168,18 @@ def _gan_step(
     raw, critic = run.raw_generator.train(not (settings.fixed_norm and late)), run.discriminator.train()
     for optimiser in (state.generator_optimiser, state.critic_optimiser):
         optimiser.param_groups[0]["lr"] = settings.learning_rate * _anneal(run.steps_done, settings)
-    real = images[torch.randint(len(images), (settings.batch_size,), generator=state.rng).to(device)]
-    fake = raw(latents(settings.batch_size, state.rng).to(device))
+    reduced = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
+    for _ in range(critic.game.critic_steps):
+        real = images[torch.randint(len(images), (settings.batch_size,), generator=state.rng).to(device)]
+        with reduced:
+            fake = raw(latents(settings.batch_size, state.rng).to(device))
+            critic_loss = critic.game.critic_loss(critic, real, fake.detach())
+        state.critic_optimiser.zero_grad()
+        critic_loss.backward()
+        state.critic_optimiser.step()
 
-    real_logits, fake_logits = critic(real), critic(fake.detach())
-    critic_loss = functional.softplus(-real_logits).mean() + functional.softplus(fake_logits).mean()
-    state.critic_optimiser.zero_grad()
-    critic_loss.backward()
-    state.critic_optimiser.step()
-
-    generator_loss, extra = functional.softplus(-critic(fake)).mean(), torch.zeros(())
+    with reduced:  # on the samples that the critic saw last
+        generator_loss, extra = critic.game.generator_loss(critic, fake), torch.zeros(())
     if run.steps_done >= settings.warm_up:
         loss = generator_loss
         if extra_loss is not None and late:
@@ -194,7 +202,7 @@ def _gan_step(
 
 
 def _adam(network: nn.Module, settings: GanSettings) -> torch.optim.Adam:
-    return torch.optim.Adam(network.parameters(), settings.learning_rate, betas=(settings.beta1, 0.999))
+    return torch.optim.Adam(network.parameters(), settings.learning_rate, betas=(settings.beta1, settings.beta2))
 
 
 def _anneal(step: int, settings: GanSettings) -> float:
