@@ -1,4 +1,4 @@
-"""Data sets: real images in [-1, 1], found on disk, downloaded with a checksum, or embedded.
+"""Data sets: real images and sounds in [-1, 1], found on disk, downloaded with a checksum, or embedded.
 
 Looked for in `$DEVIL_DATA` first, then in a per-user cache, then downloaded into that cache (through a temporary
 folder that is renamed when it is whole, so that an interrupted download leaves nothing half-written behind).
@@ -24,7 +24,7 @@ import platformdirs
 import torch
 from torch import Tensor
 
-NAMES = ("auto", "mnist", "fashion-mnist", "cifar10", "digits")
+NAMES = ("auto", "mnist", "fashion-mnist", "cifar10", "digits", "flowers", "spoken-digits", "drums")
 _IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
@@ -61,18 +61,26 @@ def cache_folder() -> Path:
     return Path(os.environ.get("DEVIL_CACHE") or platformdirs.user_cache_dir("devil-in-the-generator"))
 
 
-def load(name: str, size: int = 28) -> Dataset:
-    """A data set by name, or any folder of images by its path.
+def load(name: str, size: int | None = None) -> Dataset:
+    """A data set by name, or any folder of images or of sounds by its path.
 
     Args:
         name: "mnist", "fashion-mnist", "cifar10", "digits" (embedded, needs no network), "auto" (MNIST if it
-            can be had within seconds, else "digits"; print the result to see which), or a folder of images.
-        size: height and width for a folder of images; the named sets keep their own.
+            can be had within seconds, else "digits"; print the result to see which), "flowers" (photographs), the sounds
+            "spoken-digits" and "drums" (embedded), or a folder of images or of WAV and FLAC files.
+        size: height and width for a folder of images (28 unless given) and for "flowers" (32 or 64, 64 unless given);
+            the other sets keep their own.
+
+    Returns:
+        A Dataset of images; for sounds a `devil_lib.sounds.SoundDataset`.
 
     Raises:
-        ValueError: an unknown name, or a folder without a readable image.
+        ValueError: an unknown name, a folder without a readable image or sound or with both kinds, or a size that the
+            set does not have.
         DataUnavailable: not on disk, and no network; the message names the embedded set and the variable.
     """
+    from devil_lib import sounds
+
     if name == "auto":
         try:
             return _torchvision("mnist", patience=3.0)
@@ -80,11 +88,32 @@ def load(name: str, size: int = 28) -> Dataset:
             return replace(_digits(), source=f"scikit-learn's embedded set, since {error.why}")
     if name == "digits":
         return _digits()
+    if name == "flowers":
+        return _flowers(64 if size is None else size)
+    if name in sounds.NAMES:
+        return sounds.load(name)
     if name in _SETS:
         return _torchvision(name, patience=60.0)
-    if Path(name).expanduser().is_dir():
-        return _folder(Path(name).expanduser(), size)
-    raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}, or give a folder of images")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        kinds = {path.suffix.lower() for path in folder.rglob("*")}
+        if kinds & sounds.ENDINGS and kinds & _IMAGE_ENDINGS:
+            raise ValueError(f"{folder} holds images and sounds: give a folder that holds one kind")
+        return sounds.folder(folder) if kinds & sounds.ENDINGS else _folder(folder, 28 if size is None else size)
+    raise ValueError(
+        f"unknown data set {name!r}: choose one of {', '.join(NAMES)}, or give a folder of images or sounds"
+    )
+
+
+def places(problems: list[str]) -> Iterator[tuple[Path, str]]:
+    """Where data sets lie on disk, with the words for it: `$DEVIL_DATA`, then the cache. Something wrong with the former
+    is added to `problems`."""
+    named = os.environ.get("DEVIL_DATA")
+    if named and Path(named).expanduser().is_dir():
+        yield Path(named).expanduser(), f"$DEVIL_DATA ({named})"
+    elif named:
+        problems.append(f"DEVIL_DATA is {named}, which is no folder")
+    yield cache_folder(), "the per-user cache"
 
 
 # --- The embedded set ----------------------------------------------------------------------------------------
@@ -129,20 +158,15 @@ def _torchvision(name: str, patience: float) -> Dataset:
 
     known = _SETS[name]
     kind = getattr(torchvision.datasets, known.class_name)
-    named = os.environ.get("DEVIL_DATA")
-    problems = []
-    for root, where in ((named, f"$DEVIL_DATA ({named})"), (cache_folder(), "the per-user cache")):
-        if not root:
-            continue
+    problems: list[str] = []
+    for root, where in places(problems):
         try:
-            found = _from_disk(kind, known, Path(root).expanduser())
+            found = _from_disk(kind, known, root)
         except DataUnavailable as error:
             problems.append(error.why)
             continue
         if found is not None:
             return _as_dataset(name, known, *found, source=where)
-    if named and not Path(named).expanduser().is_dir():
-        problems.append(f"DEVIL_DATA is {named}, which is no folder")
     offline = os.environ.get("DEVIL_OFFLINE") == "1"
     if offline or not _reachable(kind, patience):
         state = "DEVIL_OFFLINE=1 forbids the download" if offline else "it cannot be downloaded now"
@@ -205,7 +229,7 @@ def _unpacked(kind: type, known: _Known, prepare: Callable[[Path], None]) -> tup
             prepare(scratch)
             try:
                 kind(scratch, train=True, download=True)
-            except _DOWNLOAD_ERRORS as error:
+            except DOWNLOAD_ERRORS as error:
                 raise DataUnavailable(f"the archives of {known.class_name} could not be had: {error}") from error
             if _read(kind, cache) is None:  # unless another process has been faster
                 shutil.rmtree(cache / known.folder, ignore_errors=True)
@@ -222,7 +246,7 @@ def _unpacked(kind: type, known: _Known, prepare: Callable[[Path], None]) -> tup
 
 
 # Most of these are OSErrors as well, but have nothing to do with the disk.
-_DOWNLOAD_ERRORS = (
+DOWNLOAD_ERRORS = (
     RuntimeError, EOFError, urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException,
 )  # fmt: skip
 
@@ -286,11 +310,35 @@ def _folder(folder: Path, size: int) -> Dataset:
             f"{folder} holds {len(images)} readable images of {len(files)} image files; at least 2 are needed"
         )
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    return Dataset(folder.name, *held_out(pixels, names), str(folder), "your own")
+
+
+def held_out(x: Tensor, names: list[str]) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[str, ...]]:
+    """Samples with the names of their classes as (train, labels, test, labels, class names); a tenth, drawn always alike,
+    is the test set."""
     class_names = tuple(sorted(set(names)))
     labels = torch.tensor([class_names.index(name) for name in names])
-    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
-    held_out = max(1, len(order) // 10)
-    test, train = order[:held_out], order[held_out:]
-    return Dataset(
-        folder.name, pixels[train], labels[train], pixels[test], labels[test], class_names, str(folder), "your own"
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    test, train = order.split([max(1, len(order) // 10), len(order) - max(1, len(order) // 10)])
+    return x[train], labels[train], x[test], labels[test], class_names
+
+
+# --- Photographs of flowers ----------------------------------------------------------------------------------
+
+_FLOWERS, _FLOWER_SIZES = "flowers128", (32, 64)
+
+
+def _flowers(size: int) -> Dataset:
+    """Colour photographs (n, 3, size, size) of flowers from the class folders in flowers128, which nobody downloads."""
+    if size not in _FLOWER_SIZES:
+        raise ValueError(f"flowers come in the sizes {' and '.join(map(str, _FLOWER_SIZES))}, and not in {size}")
+    problems: list[str] = []
+    for root, where in places(problems):
+        if (folder := root / _FLOWERS).is_dir():
+            return replace(_folder(folder, size), name="flowers", source=where, licence="CC BY 2.0 per photograph")
+    raise DataUnavailable(
+        "flowers is not on disk, and the course does not download it"
+        + "".join(f" ({problem})" for problem in problems),
+        f"Set the variable DEVIL_DATA to a folder that holds {_FLOWERS}/ with a folder of photographs for each flower, or "
+        "give any such folder by its path: load('path/to/folder', size=64). Or use the embedded set: load('digits')",
     )
