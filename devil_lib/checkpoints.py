@@ -226,7 +226,9 @@ def load(path: str | Path) -> Generator | Discriminator | Classifier:
                 model = Discriminator(
                     _build(description["layers"]),
                     str(description["architecture"]),
-                    GAMES[game](**{name: type(getattr(GAMES[game](), name))(value) for name, value in values.items()}),
+                    GAMES[game](
+                        **{name: type(getattr(GAMES[game](), name))(value) for name, value in values.items()}
+                    ),
                 )
             elif kind == "Classifier":
                 layers, output = _build(description["layers"]), _build(description["output"])

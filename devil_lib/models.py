@@ -237,6 +237,19 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
+class Encoder(nn.Module):
+    """The other half of a VAE: samples (n, *sample_shape) to the mean and log variance, (n, dim) each, of the normal law of
+    the latents that may have made them. `latent` is the law that the decoder, a `Generator`, is sampled from."""
+
+    def __init__(self, layers: nn.Sequential, latent: GaussianLatent, architecture: str) -> None:
+        super().__init__()
+        self.layers, self.latent, self.architecture = layers, latent, architecture
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.layers(x).chunk(2, dim=1)
+        return mean, log_variance.clamp(-10.0, 10.0)  # a variance that overflows would end the training
+
+
 # --- Image GANs ----------------------------------------------------------------------------------------------
 
 

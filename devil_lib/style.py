@@ -137,12 +137,18 @@ def style_generator(
         head = Synthesis(size, width, channels)
         mapping: list[nn.Module] = []
         for place in range(mapping_layers):
-            layer = nn.Linear(latent_dim if place == 0 else width, width)
-            nn.init.kaiming_normal_(layer.weight, _SLOPE)
-            nn.init.zeros_(layer.bias)
-            mapping += [layer, nn.LeakyReLU(_SLOPE)]
+            mapping += [nn.Linear(latent_dim if place == 0 else width, width), nn.LeakyReLU(_SLOPE)]
+            _scale(mapping[-2])
         body = nn.Sequential(*mapping, Broadcast(head.styles))
     return Generator(body, head, GaussianLatent(latent_dim), (3, size, size), "image", f"course-style-{size}")
+
+
+def _scale(layer: nn.Module) -> None:
+    """Start a layer such that its output is as large as its input: torch's own start shrinks it, and through six layers without
+    normalisation next to nothing of a picture would be left."""
+    if isinstance(layer, nn.Linear | nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, _SLOPE)
+        nn.init.zeros_(layer.bias)
 
 
 # --- Its discriminator -----------------------------------------------------------------------------------------------------
@@ -182,7 +188,7 @@ class RandomLook(nn.Module):
 
 
 def style_discriminator(
-    size: int = 64, channels: tuple[int, ...] | None = None, penalty: float = 1.0, seed: int = 0
+    size: int = 64, channels: tuple[int, ...] | None = None, penalty: float = 0.1, seed: int = 0
 ) -> Discriminator:
     """The style-based generator's discriminator: photographs (n, 3, size, size) to one logit each.
 
@@ -198,4 +204,6 @@ def style_discriminator(
             layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.LeakyReLU(_SLOPE)]
         layers += [nn.Flatten(), nn.Linear(channels[-1] * 16, channels[-1]), nn.LeakyReLU(_SLOPE)]
         layers += [nn.Linear(channels[-1], 1)]
+        for layer in layers[:-1]:
+            _scale(layer)
     return Discriminator(nn.Sequential(*layers), f"style-discriminator-{size}", NonSaturating(penalty=penalty))

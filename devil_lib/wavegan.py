@@ -125,9 +125,7 @@ def course_wavegan(width: int = 16, latent_dim: int = 100, seed: int = 0) -> Gen
 
     The published layers (kernel 25, stride 4, no normalisation), one fewer of them, and an eighth of the channels at each place.
     """
-    return _wavegan(
-        [8 * width, 4 * width, 2 * width, width], 4096, "course-wavegan", TanhHead(), latent_dim, seed
-    )
+    return _wavegan([8 * width, 4 * width, 2 * width, width], 4096, "course-wavegan", TanhHead(), latent_dim, seed)
 
 
 def published_wavegan(width: int = 64, seed: int = 0) -> Generator:
