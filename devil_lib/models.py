@@ -28,6 +28,19 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def keep_scale(layer: nn.Module, slope: float = 0.0) -> None:
+    """Start a linear layer, in place, such that what comes out after a (leaky) ReLU is as large as what goes in; other layers are
+    left alone. Without normalisation next to nothing of the input would be left after several of torch's own starts."""
+    if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d):
+        return
+    inputs = layer.weight[0].numel()
+    if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d):  # every output position sees a share of the kernel
+        inputs = layer.in_channels * math.prod(layer.kernel_size) / math.prod(layer.stride)
+    nn.init.normal_(layer.weight, std=math.sqrt(2.0 / (1.0 + slope**2) / inputs))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
 # --- Latent laws (P_sample in the paper) ---------------------------------------------------------------------
 
 
@@ -297,12 +310,13 @@ def art_dcgan(seed: int = 0) -> Generator:
 class Discriminator(nn.Module):
     """Samples (n, *sample_shape) to one logit each, (n,): above zero means "real".
 
-    `game` says what it and a generator minimise when they are trained against each other (see `games`).
+    `game` says what it and a generator minimise when they are trained against each other (see `games`); the usual one by default.
     """
 
-    def __init__(self, layers: nn.Sequential, architecture: str, game: Game = NonSaturating()) -> None:
+    def __init__(self, layers: nn.Sequential, architecture: str, game: Game | None = None) -> None:
         super().__init__()
-        self.layers, self.architecture, self.game = layers, architecture, game
+        self.layers, self.architecture = layers, architecture
+        self.game: Game = game or NonSaturating()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x).squeeze(1)

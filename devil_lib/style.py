@@ -8,13 +8,14 @@ where a sample is described by L styles (paper section on StyleGAN; demo of the 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from devil_lib.games import NonSaturating
-from devil_lib.models import Discriminator, GaussianLatent, Generator, seeded
+from devil_lib.models import Discriminator, GaussianLatent, Generator, keep_scale, seeded
 
 _SLOPE = 0.2
 
@@ -69,7 +70,7 @@ class Synthesis(nn.Module):
             raise ValueError(f"a picture of {size} pixels takes channels for 4, 8, ... {size}, got {channels}")
         self.size, self.width, self.channels = size, width, tuple(channels)
         self.start = nn.Parameter(torch.randn(1, channels[0], 4, 4))
-        pairs = list(zip(channels, channels[1:], strict=False))
+        pairs = list(pairwise(channels))
         inputs = [channels[0], *(c for _, after in pairs for c in (_, after))]
         outputs = [channels[0], *(after for _, after in pairs for _ in range(2))]
         self.convolutions = nn.ModuleList(
@@ -138,17 +139,9 @@ def style_generator(
         mapping: list[nn.Module] = []
         for place in range(mapping_layers):
             mapping += [nn.Linear(latent_dim if place == 0 else width, width), nn.LeakyReLU(_SLOPE)]
-            _scale(mapping[-2])
+            keep_scale(mapping[-2], _SLOPE)
         body = nn.Sequential(*mapping, Broadcast(head.styles))
     return Generator(body, head, GaussianLatent(latent_dim), (3, size, size), "image", f"course-style-{size}")
-
-
-def _scale(layer: nn.Module) -> None:
-    """Start a layer such that its output is as large as its input: torch's own start shrinks it, and through six layers without
-    normalisation next to nothing of a picture would be left."""
-    if isinstance(layer, nn.Linear | nn.Conv2d):
-        nn.init.kaiming_normal_(layer.weight, _SLOPE)
-        nn.init.zeros_(layer.bias)
 
 
 # --- Its discriminator -----------------------------------------------------------------------------------------------------
@@ -200,10 +193,10 @@ def style_discriminator(
         raise ValueError(f"give the channels for {size}, ... 8, 4 pixels; there are defaults for 32 and 64")
     with seeded(seed):
         layers: list[nn.Module] = [RandomLook(), nn.Conv2d(3, channels[0], 3, padding=1), nn.LeakyReLU(_SLOPE)]
-        for inputs, outputs in zip(channels, channels[1:], strict=False):
+        for inputs, outputs in pairwise(channels):
             layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.LeakyReLU(_SLOPE)]
         layers += [nn.Flatten(), nn.Linear(channels[-1] * 16, channels[-1]), nn.LeakyReLU(_SLOPE)]
         layers += [nn.Linear(channels[-1], 1)]
         for layer in layers[:-1]:
-            _scale(layer)
+            keep_scale(layer, _SLOPE)
     return Discriminator(nn.Sequential(*layers), f"style-discriminator-{size}", NonSaturating(penalty=penalty))

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from devil_lib.games import Wasserstein
-from devil_lib.models import Discriminator, Generator, TanhHead, UniformLatent, seeded
+from devil_lib.models import Discriminator, Generator, TanhHead, UniformLatent, keep_scale, seeded
 
 TAPS = 512  # of the published post-processing filter
 _KERNEL, _STRIDE = 25, 4
+_SLOPE = 0.2  # of the critic's leaky ReLUs
 _SLICES = 16  # time steps that the dense layer puts out; every layer after it has four times as many
 
 
@@ -116,6 +117,8 @@ def _wavegan(channels: list[int], length: int, name: str, head: nn.Module, laten
                 nn.ReLU(),
                 nn.ConvTranspose1d(inputs, outputs, _KERNEL, stride=_STRIDE, padding=11, output_padding=1),
             ]
+        for layer in layers[:-1]:
+            keep_scale(layer)
         body = nn.Sequential(*layers)
     return Generator(body, head, UniformLatent(latent_dim), (1, length), "audio", name)
 
@@ -161,7 +164,7 @@ class PhaseShuffle(nn.Module):
 
 
 def wave_critic(
-    width: int = 16, length: int = 4096, shift: int = 2, game: Wasserstein = Wasserstein(), seed: int = 0
+    width: int = 16, length: int = 4096, shift: int = 2, game: Wasserstein | None = None, seed: int = 0
 ) -> Discriminator:
     """WaveGAN's critic: sounds (n, 1, length) to one score each, by strided convolutions with phase shuffle.
 
@@ -177,9 +180,11 @@ def wave_critic(
         layers: list[nn.Module] = []
         inputs, outputs = 1, width
         for place in range(layers_needed):
-            layers += [nn.Conv1d(inputs, outputs, _KERNEL, stride=_STRIDE, padding=11), nn.LeakyReLU(0.2)]
+            layers += [nn.Conv1d(inputs, outputs, _KERNEL, stride=_STRIDE, padding=11), nn.LeakyReLU(_SLOPE)]
             if place < layers_needed - 1:
                 layers.append(PhaseShuffle(shift))
             inputs, outputs = outputs, 2 * outputs
         layers += [nn.Flatten(), nn.Linear(inputs * _SLICES, 1)]
-    return Discriminator(nn.Sequential(*layers), "wave-critic", game)
+        for layer in layers[:-1]:
+            keep_scale(layer, _SLOPE)
+    return Discriminator(nn.Sequential(*layers), "wave-critic", game or Wasserstein())
