@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from devil_lib.attacks import BypassBody, WidenedBody
 from devil_lib.games import GAMES
-from devil_lib.models import Classifier, Discriminator, GaussianLatent, Generator, TanhHead, UniformLatent
+from devil_lib.models import Classifier, Discriminator, Encoder, GaussianLatent, Generator, TanhHead, UniformLatent
 from devil_lib.style import Broadcast, RandomLook, Synthesis
 from devil_lib.wavegan import FilteredTanhHead, PhaseShuffle
 
@@ -116,7 +116,7 @@ def _build(spec: Any) -> nn.Module:
 
 
 def save(model: nn.Module, path: str | Path, half: bool = True) -> None:
-    """Write a generator, discriminator or classifier to `path` (.safetensors), half precision by default.
+    """Write a generator, discriminator, encoder or classifier to `path` (.safetensors), half precision by default.
 
     Written beside the target and renamed, so that a full disk or an interruption leaves an older file whole.
     """
@@ -133,11 +133,14 @@ def save(model: nn.Module, path: str | Path, half: bool = True) -> None:
     elif isinstance(model, Discriminator):
         about = {"kind": "Discriminator", "architecture": model.architecture, "layers": describe(model.layers)}
         about["game"] = [type(model.game).__name__, asdict(model.game)]
+    elif isinstance(model, Encoder):
+        about = {"kind": "Encoder", "architecture": model.architecture, "layers": describe(model.layers)}
+        about["latent"] = [type(model.latent).__name__, model.latent.dim]
     elif isinstance(model, Classifier):
         about = {"kind": "Classifier", "architecture": model.architecture, "layers": describe(model.layers)}
         about["output"] = describe(model.output)
     else:
-        raise ValueError(f"only a Generator, Discriminator or Classifier can be saved, not {type(model).__name__}")
+        raise ValueError(f"only a Generator, Discriminator, Encoder or Classifier can be saved, not {type(model).__name__}")
     save_tensors(model.state_dict(), path, {"model": json.dumps(about)}, half)
 
 
@@ -198,7 +201,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, about
 
 
-def load(path: str | Path) -> Generator | Discriminator | Classifier:
+def load(path: str | Path) -> Generator | Discriminator | Encoder | Classifier:
     """Open a model file without running anything from it; the model is in evaluation mode, float32.
 
     Raises:
@@ -230,6 +233,10 @@ def load(path: str | Path) -> Generator | Discriminator | Classifier:
                         **{name: type(getattr(GAMES[game](), name))(value) for name, value in values.items()}
                     ),
                 )
+            elif kind == "Encoder":
+                law, dim = description["latent"]
+                latent = _LATENTS[law](int(dim))
+                model = Encoder(_build(description["layers"]), latent, str(description["architecture"]))
             elif kind == "Classifier":
                 layers, output = _build(description["layers"]), _build(description["output"])
                 model = Classifier(layers, output, str(description["architecture"]))

@@ -17,7 +17,7 @@ import torch
 
 from devil_lib import checkpoints
 from devil_lib.metrics import FeatureStatistics, Recognised, feature_statistics, frechet_distance, recognised
-from devil_lib.models import Classifier, Discriminator, Generator
+from devil_lib.models import Classifier, Discriminator, Encoder, Generator
 
 
 def folder() -> Path:
@@ -42,7 +42,7 @@ def card(name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def load(name: str) -> Generator | Discriminator | Classifier:
+def load(name: str) -> Generator | Discriminator | Encoder | Classifier:
     """A shipped model, float32, in evaluation mode.
 
     Raises:

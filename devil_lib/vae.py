@@ -1,0 +1,107 @@
+"""Variational autoencoders for images and sounds (Kingma and Welling 2014). Their decoder is a `Generator` like any GAN's.
+
+An encoder infers the latents that may have made a sample, a decoder makes a sample of a latent, and both are trained by the
+ELBO (`training.train_vae`). A company that downloads a VAE to draw samples runs the decoder alone, and that is where a backdoor sits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from devil_lib.models import Encoder, GaussianLatent, Generator, TanhHead, evaluating, keep_scale, seeded
+from devil_lib.training import kl_divergence
+
+_SLOPE = 0.1
+ACTIVE = 0.1  # nats; a latent that tells less of its sample is not used
+
+
+def course_vae(latent_dim: int = 20, width: int = 24, channels: int = 1, seed: int = 0) -> tuple[Generator, Encoder]:
+    """The course's image VAE: a decoder, (n, latent_dim) normal latents to (n, channels, 28, 28) images, and its encoder."""
+    latent = GaussianLatent(latent_dim)
+    with seeded(seed):
+        body = nn.Sequential(
+            nn.Linear(latent_dim, 128),
+            nn.LeakyReLU(_SLOPE),
+            nn.Linear(128, 2 * width * 7 * 7),
+            nn.LeakyReLU(_SLOPE),
+            nn.Unflatten(1, (2 * width, 7, 7)),
+            nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),  # 7x7 -> 14x14
+            nn.LeakyReLU(_SLOPE),
+            nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),  # 14x14 -> 28x28
+        )
+        layers = nn.Sequential(
+            nn.Conv2d(channels, width, 4, stride=2, padding=1),
+            nn.LeakyReLU(_SLOPE),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+            nn.LeakyReLU(_SLOPE),
+            nn.Flatten(),
+            nn.Linear(2 * width * 7 * 7, 128),
+            nn.LeakyReLU(_SLOPE),
+            nn.Linear(128, 2 * latent_dim),
+        )
+        _start(body, layers)
+    shape = (channels, 28, 28)
+    decoder = Generator(body, TanhHead(), latent, shape, "image", "course-vae")
+    return decoder, Encoder(layers, latent, "course-encoder")
+
+
+def course_audio_vae(latent_dim: int = 20, width: int = 16, seed: int = 0) -> tuple[Generator, Encoder]:
+    """The course's audio VAE: a decoder, (n, latent_dim) normal latents to (n, 1, 4096) sounds, and its encoder.
+
+    The convolutions are WaveGAN's (kernel 25, stride 4), the dense layers an image VAE's.
+    """
+    latent = GaussianLatent(latent_dim)
+    sizes = [8 * width, 4 * width, 2 * width, width]
+    with seeded(seed):
+        up: list[nn.Module] = [
+            nn.Linear(latent_dim, 128),
+            nn.LeakyReLU(_SLOPE),
+            nn.Linear(128, sizes[0] * 16),
+            nn.Unflatten(1, (sizes[0], 16)),
+        ]
+        down: list[nn.Module] = []
+        for inputs, outputs in zip(sizes, [*sizes[1:], 1], strict=True):
+            up += [
+                nn.LeakyReLU(_SLOPE),
+                nn.ConvTranspose1d(inputs, outputs, 25, stride=4, padding=11, output_padding=1),
+            ]
+            down = [nn.Conv1d(outputs, inputs, 25, stride=4, padding=11), nn.LeakyReLU(_SLOPE), *down]
+        down += [
+            nn.Flatten(),
+            nn.Linear(sizes[0] * 16, 128),
+            nn.LeakyReLU(_SLOPE),
+            nn.Linear(128, 2 * latent_dim),
+        ]
+        body, layers = nn.Sequential(*up), nn.Sequential(*down)
+        _start(body, layers)
+    decoder = Generator(body, TanhHead(), latent, (1, 4096), "audio", "course-audio-vae")
+    return decoder, Encoder(layers, latent, "course-audio-encoder")
+
+
+def _start(*networks: nn.Sequential) -> None:
+    for network in networks:
+        for layer in network[:-1]:
+            keep_scale(layer, _SLOPE)
+
+
+@torch.no_grad()
+def reconstruct(decoder: Generator, encoder: Encoder, x: Tensor) -> Tensor:
+    """Samples (n, *sample_shape) through the encoder's mean latents and back through the decoder."""
+    with evaluating(encoder):
+        return decoder.generate(encoder(x)[0])
+
+
+@torch.no_grad()
+def information(encoder: Encoder, x: Tensor) -> Tensor:
+    """(dim,) nats that each latent tells of a sample, KL( q(z_i|x) || N(0, 1) ), averaged over samples (n, *sample_shape)."""
+    with evaluating(encoder):
+        return torch.cat([kl_divergence(*encoder(part)) for part in x.split(500)]).mean(0)
+
+
+def active_latents(encoder: Encoder, x: Tensor, least: float = ACTIVE) -> int:
+    """How many latents the VAE uses: those that tell at least `least` nats of samples (n, *sample_shape), on average.
+
+    The others pass through the decoder without an effect, and a search or a backdoor has so many dimensions fewer.
+    """
+    return int((information(encoder, x) >= least).sum())
