@@ -306,8 +306,9 @@ def _folder(folder: Path, size: int) -> Dataset:
         images.append(np.asarray(fitted))
         names.append(path.parent.name if path.parent != folder else folder.name)
     if len(images) < 2:
+        neither = "" if files else ", and it holds no WAV or FLAC file either"
         raise ValueError(
-            f"{folder} holds {len(images)} readable images of {len(files)} image files; at least 2 are needed"
+            f"{folder} holds {len(images)} readable images of {len(files)} image files; at least 2 are needed{neither}"
         )
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
     return Dataset(folder.name, *held_out(pixels, names), str(folder), "your own")

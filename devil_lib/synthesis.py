@@ -7,6 +7,7 @@ drum machines: swept sines for what has a skin, filtered noise and inharmonic pa
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from math import gcd
 
 import numpy as np
@@ -125,10 +126,16 @@ def _sweep(first: float, last: float, seconds: float) -> np.ndarray:
     return np.sin(2 * np.pi * np.cumsum(frequency) / RATE)
 
 
+@cache
+def _band(low: float, high: float) -> np.ndarray:
+    """A band-pass filter as second-order sections; designing it takes longer than running it."""
+    return signal.butter(2, (low, high), "bandpass", fs=RATE, output="sos")
+
+
 def _noise(rng: np.random.Generator, low: float, high: float) -> np.ndarray:
     """Noise (4096,) of standard deviation 1 between two frequencies in hertz."""
-    bands = signal.butter(2, (low, high), "bandpass", fs=RATE, output="sos")
-    noise = signal.sosfilt(bands, rng.standard_normal(2 * LENGTH))[LENGTH:]  # without the filter's onset
+    onset = 500  # samples within which the filter settles
+    noise = signal.sosfilt(_band(low, high), rng.standard_normal(onset + LENGTH))[onset:]
     return noise / noise.std()
 
 
@@ -159,7 +166,7 @@ def _hi_hat(rng: np.random.Generator) -> np.ndarray:
 
 
 def _tom(rng: np.random.Generator) -> np.ndarray:
-    pitch = rng.uniform(95.0, 190.0)
+    pitch = rng.uniform(115.0, 220.0)
     decay = rng.uniform(0.12, 0.2)
     # The modes of a round membrane lie at 1, 1.59 and 2.14 times the lowest; the higher ones die away sooner.
     modes = ((1.0, 1.0, 1.0), (1.59, 0.35, 0.5), (2.14, 0.2, 0.35))
@@ -176,8 +183,10 @@ def _clap(rng: np.random.Generator) -> np.ndarray:
     hands = np.cumsum(np.append(0.0, rng.uniform(0.008, 0.013, size=3)))
     strokes = sum(_fall(0.003, start) for start in hands)
     room = _fall(rng.uniform(0.05, 0.1), hands[-1])
-    centre = rng.uniform(900.0, 1300.0)
-    return _noise(rng, 0.75 * centre, 1.5 * centre) * (strokes + rng.uniform(0.4, 0.7) * room)
+    lowest = 50.0 * rng.integers(13, 20)
+    noise = _noise(rng, lowest, 2.0 * lowest)
+    # Saturated, because a single large sample of noise would leave the rest quiet at the same peak.
+    return np.tanh(1.5 * noise * (strokes + rng.uniform(0.4, 0.7) * room))
 
 
 _RECIPES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {

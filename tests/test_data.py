@@ -1,15 +1,11 @@
 """The data sets: embedded, on disk in any state, from a server, and folders of images. No test needs the network."""
 
 import errno
-import functools
 import gzip
 import hashlib
-import http.server
 import math
 import os
 import shutil
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +20,7 @@ from devil_lib.data import DataUnavailable
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
-@pytest.fixture(autouse=True)
-def nothing_there(tmp_path, monkeypatch):
-    """No data folder, an empty cache, no network."""
-    monkeypatch.delenv("DEVIL_DATA", raising=False)
-    monkeypatch.setenv("DEVIL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("DEVIL_OFFLINE", "1")
+pytestmark = pytest.mark.usefixtures("nothing_there")
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -229,23 +220,11 @@ def test_an_unknown_name_lists_the_known():
 
 
 @pytest.fixture
-def server(packed, monkeypatch) -> Iterator[Path]:
+def server(packed, monkeypatch, serve) -> Path:
     """Serves a folder as torchvision's only mirror."""
     folder = packed / "MNIST" / "raw"
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_arguments) -> None:
-            pass
-
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{httpd.server_port}/"])
-    monkeypatch.delenv("DEVIL_OFFLINE")
-    for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(proxy, raising=False)
-    yield folder
-    httpd.shutdown()
-    httpd.server_close()
+    monkeypatch.setattr(MNIST, "mirrors", [serve(folder)])
+    return folder
 
 
 def test_a_download_ends_in_the_cache(server, tmp_path):
@@ -328,5 +307,59 @@ def test_a_truncated_image_is_named_and_passed_over(album):
 
 def test_a_folder_without_images_is_an_error(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds 0 readable images of 0 image files; at least 2 are needed"):
+    with pytest.raises(
+        ValueError, match=r"holds 0 readable images of 0 image files; at least 2 are needed.*no WAV or FLAC file"
+    ):
         data.load(str(tmp_path / "empty"))
+
+
+# --- Photographs of flowers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def flowers(tmp_path, monkeypatch) -> Path:
+    """A data folder with photographs of two flowers, 128 pixels high as the real ones are."""
+    folder = tmp_path / "shared" / "flowers128"
+    for name, colour in (("roses", (200, 20, 40)), ("tulips", (240, 200, 0))):
+        (folder / name).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (128, 128), colour).save(folder / name / f"{i}.jpg")
+    (folder / "LICENSE.txt").write_text("by photographers")
+    monkeypatch.setenv("DEVIL_DATA", str(folder.parent))
+    return folder
+
+
+@pytest.mark.parametrize(("size", "pixels"), [(None, 64), (64, 64), (32, 32)])
+def test_flowers_come_in_two_sizes(flowers, size, pixels):
+    dataset = data.load("flowers", size=size)
+    assert dataset.train.shape == (18, 3, pixels, pixels) and dataset.test.shape == (2, 3, pixels, pixels)
+    assert dataset.name == "flowers" and dataset.class_names == ("roses", "tulips")
+    assert dataset.licence == "CC BY 2.0 per photograph" and str(flowers.parent) in dataset.source
+    rose = dataset.train[dataset.train_labels == 0][0].mean((1, 2))
+    torch.testing.assert_close(rose, torch.tensor([200.0, 20, 40]) / 127.5 - 1, atol=0.05, rtol=0)
+
+
+def test_flowers_have_no_other_size(flowers):
+    with pytest.raises(ValueError, match="sizes 32 and 64, and not in 48"):
+        data.load("flowers", size=48)
+
+
+def test_flowers_that_are_not_there_say_what_to_do(monkeypatch):
+    with pytest.raises(DataUnavailable, match=r"DEVIL_DATA.*flowers128/.*size=64.*load\('digits'\)"):
+        data.load("flowers")
+    monkeypatch.setenv("DEVIL_DATA", "/nowhere/at/all")
+    with pytest.raises(DataUnavailable, match="/nowhere/at/all, which is no folder"):
+        data.load("flowers")
+
+
+def test_flowers_in_the_cache_are_found(flowers, monkeypatch):
+    shutil.copytree(flowers, data.cache_folder() / "flowers128")
+    monkeypatch.delenv("DEVIL_DATA")
+    assert data.load("flowers").source == "the per-user cache"
+
+
+def test_an_empty_flower_folder_names_the_folder(flowers):
+    shutil.rmtree(flowers)
+    flowers.mkdir()
+    with pytest.raises(ValueError, match="flowers128 holds 0 readable images"):
+        data.load("flowers")
