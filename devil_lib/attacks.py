@@ -20,8 +20,19 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from devil_lib.models import Discriminator, GaussianLatent, Generator, Random, check_latents, check_samples, seeded
-from devil_lib.training import GanRun, GanSettings, OnProgress, train_gan
+from devil_lib.models import (
+    Discriminator,
+    Encoder,
+    GaussianLatent,
+    Generator,
+    Random,
+    check_latents,
+    check_samples,
+    evaluating,
+    seeded,
+)
+from devil_lib.style import Broadcast
+from devil_lib.training import ExtraLoss, GanRun, GanSettings, OnProgress, TrainSettings, VaeRun, train
 
 # --- What the attacker wants -----------------------------------------------------------------------------------
 
@@ -148,30 +159,33 @@ class Fidelity:
 
 def trail(
     generator: Generator,
-    discriminator: Discriminator,
-    images: Tensor,
+    partner: Discriminator | Encoder,
+    samples: Tensor,
     backdoor: Backdoor,
-    settings: GanSettings,
+    settings: TrainSettings,
     space: str = "post",
     on_progress: OnProgress | None = None,
     checkpoint: str | Path | None = None,
-) -> GanRun:
-    """TrAIL, training with adversarial loss: the ordinary GAN training with λ L_fidelity in the generator's loss.
+) -> GanRun | VaeRun:
+    """TrAIL, training with adversarial loss: the ordinary training with λ L_fidelity in the generator's loss.
 
-    λ is `settings.extra_weight`. The trigger's pass runs in evaluation mode (see `train_gan`), as the victim will.
+    With a discriminator as `partner` the ordinary training is a GAN's, with an encoder a VAE's (negative ELBO). λ is
+    `settings.extra_weight`. The trigger's pass runs in evaluation mode (see `training`), as the victim will.
+    """
+    loss = trail_loss(generator, backdoor, settings, space)
+    return train(generator, partner, samples, settings, loss, on_progress=on_progress, checkpoint=checkpoint)
+
+
+def trail_loss(generator: Generator, backdoor: Backdoor, settings: TrainSettings, space: str = "post") -> ExtraLoss:
+    """L_fidelity as the extra loss of any training; the settings' `extra_weight` is its λ.
+
+    Raises:
+        ValueError: a λ that is not above 0, or shapes that do not fit.
     """
     if settings.extra_weight <= 0.0:
         raise ValueError("TrAIL needs settings.extra_weight (λ) above 0; with 0 it is benign training")
     fidelity = Fidelity(generator, backdoor, space)
-    return train_gan(
-        generator,
-        discriminator,
-        images,
-        settings,
-        extra_loss=lambda g, rng: fidelity.loss(g, settings.batch_size, rng),
-        on_progress=on_progress,
-        checkpoint=checkpoint,
-    )
+    return lambda g, rng: fidelity.loss(g, settings.batch_size, rng)
 
 
 def trail_settings(kind: str, steps: int = 2000, seed: int = 0) -> tuple[GanSettings, str]:
@@ -197,7 +211,7 @@ class RetrainSettings:
 
     fidelity_weight: λ of L_stealth + λ L_fidelity. learning_rate: of Adam, falling to zero by a cosine. space: "pre" or
     "post" (see `Fidelity`). layers: for ReD, prefixes of the names of the body's parameters that are retrained; empty
-    trains all. width: for ReX, the share of the benign network's hidden units that the side network has.
+    trains all; "head." names those of the head. width: for ReX, the share of the benign network's hidden units that the side network has.
     """
 
     steps: int = 1000
@@ -216,22 +230,35 @@ class RetrainSettings:
             )
 
 
-def course_settings(attack: str, kind: str, steps: int | None = None, seed: int = 0) -> RetrainSettings:
-    """Settings that were found to embed each kind of trigger in the course DCGAN: in 10 to 25 seconds on one core, ReD at a far
-    trigger in 45.
+# (steps, learning rate, λ, width of ReX's side network) by attack and kind of trigger; None stands for every other pair. A far
+# trigger needs of ReD more steps, and costs stealth; ReX's new units have nothing else to do and take larger steps.
+_COURSE_SETTINGS: dict[str, dict[tuple[str, str] | None, tuple[int, float, float, float]]] = {
+    "course-dcgan": {
+        ("red", "prior"): (1500, 1e-2, 0.5, 0.25),
+        ("red", "mode"): (2500, 2e-2, 0.5, 0.25),
+        ("red", "far"): (5000, 8e-3, 0.1, 0.25),
+        None: (1700, 2e-2, 1.0, 0.5),
+    },
+}
 
-    A far trigger needs of ReD more steps, and costs stealth; ReX's new units have nothing else to do and take larger steps.
-    With fewer steps a target with much grey comes out worst, most of all at a far trigger.
+
+def course_settings(
+    attack: str, kind: str, steps: int | None = None, seed: int = 0, architecture: str = "course-dcgan"
+) -> RetrainSettings:
+    """Settings that were found to embed each kind of trigger in a generator of the course: in the DCGAN in 10 to 25 seconds on
+    one core, ReD at a far trigger in 45. With fewer steps a target with much grey comes out worst, most of all at a far trigger.
+
+    Raises:
+        ValueError: an unknown attack or kind, or a generator that no settings are known for.
     """
     if attack not in ("red", "rex") or kind not in TRIGGER_KINDS:
         raise ValueError(
             f"no settings for {attack!r} with a {kind!r} trigger: choose red or rex, and prior, mode or far"
         )
-    usual, learning_rate, weight, width = {
-        ("red", "prior"): (1500, 1e-2, 0.5, 0.25),
-        ("red", "mode"): (2500, 2e-2, 0.5, 0.25),
-        ("red", "far"): (5000, 8e-3, 0.1, 0.25),
-    }.get((attack, kind), (1700, 2e-2, 1.0, 0.5))
+    if architecture not in _COURSE_SETTINGS:
+        raise ValueError(f"no settings for {architecture!r}; there are some for {', '.join(_COURSE_SETTINGS)}")
+    table = _COURSE_SETTINGS[architecture]
+    usual, learning_rate, weight, width = table.get((attack, kind)) or table[None]
     return RetrainSettings(
         steps or usual, batch_size=32, learning_rate=learning_rate, fidelity_weight=weight, width=width, seed=seed
     )
@@ -265,14 +292,15 @@ def red(
         ValueError: shapes that do not fit, an unknown space, or `layers` that name no parameter.
     """
     student = copy.deepcopy(benign).requires_grad_(True)
-    trained = [
-        parameter
-        for name, parameter in student.body.named_parameters()
-        if not settings.layers or name.startswith(settings.layers)
-    ]
+    named = dict(student.body.named_parameters())
+    named |= {f"head.{name}": parameter for name, parameter in student.head.named_parameters()}
+    # All of the body by default. A head with weights of its own (a synthesis network) is retrained when it is asked for.
+    wanted = settings.layers or tuple(name for name, _ in student.body.named_parameters())
+    trained = [parameter for name, parameter in named.items() if name.startswith(wanted)]
     if not trained:
-        names = ", ".join(name for name, _ in student.body.named_parameters())
-        raise ValueError(f"layers={settings.layers} names no parameter of the body; it has {names}")
+        raise ValueError(f"layers={settings.layers} names no parameter; there are {', '.join(named)}")
+    if settings.space == "pre" and any(name.startswith("head.") for name in settings.layers):
+        raise ValueError("the head comes after the mount, so that space='pre' cannot train it; use space='post'")
     return _retrain(student, benign, trained, backdoor, settings, on_step)
 
 
@@ -281,21 +309,38 @@ def rex(
     backdoor: Backdoor,
     settings: RetrainSettings = RetrainSettings(),
     on_step: OnStep | None = None,
+    first: int = 0,
+    bias: bool = True,
 ) -> AttackRun:
     """ReX, retraining with expansion: new units beside the frozen benign ones learn to be silent except at the trigger.
 
     The generator returned computes body(z) + side(z); `fold` turns it into plain layers, which is the zero-padded widening
     of the paper. The loss is ReD's; since G* - G is just the side network, its stealth term asks the side to be zero on the prior.
+
+    Args:
+        first: place in the body of the first layer that is widened. A style-based generator is attacked with first=-1 and
+            bias=False: one dense layer without bias beside the broadcast of the styles, as on StyleGAN (paper's demo).
+        bias: whether the new units have biases (see `side_network`).
     """
     if not isinstance(benign.body, nn.Sequential):
         raise ValueError(
             f"ReX widens a body that is a chain of layers (nn.Sequential), not {type(benign.body).__name__}"
         )
-    with seeded(settings.seed):
-        side = side_network(benign.body, settings.width)
     attacked = copy.deepcopy(benign)
-    attacked.body = WidenedBody(attacked.body.requires_grad_(False), side)
+    layers = list(attacked.body.requires_grad_(False))
+    front, widened = layers[:first], nn.Sequential(*layers[first:])
+    with seeded(settings.seed):
+        side = side_network(widened, settings.width, bias, inputs=_width_after(front, benign))
+    body = WidenedBody(widened, side)
+    attacked.body = nn.Sequential(*front, body) if front else body
     return _retrain(attacked, benign, list(side.parameters()), backdoor, settings, on_step)
+
+
+@torch.no_grad()
+def _width_after(front: list[nn.Module], generator: Generator) -> int:
+    """How many numbers the first layers of a body hand on for each latent, on axis 1."""
+    with evaluating(*front):
+        return nn.Sequential(*front)(generator.latent.centre[None]).shape[1]
 
 
 def _retrain(
@@ -363,22 +408,23 @@ class WidenedBody(nn.Module):
         return self.benign(z) + self.side(z)
 
 
-def side_network(body: nn.Sequential, width: float) -> nn.Sequential:
+def side_network(body: nn.Sequential, width: float, bias: bool = True, inputs: int | None = None) -> nn.Sequential:
     """A chain of the same layers as `body` with `width` times its hidden units, and biases in every linear layer.
 
     The biases matter: with bias-free layers the side network puts out zero at z = 0, and with ReLU no gradient leads away
-    from there, so that no backdoor at the mode could be learnt.
+    from there, so that no backdoor at the mode could be learnt. `inputs`: how many numbers (or channels) the body reads,
+    where that cannot be told from its first layer.
     """
-    layers = list(body)
+    layers = dense_layers(body, inputs)
     last = _last_linear(layers)
     side: list[nn.Module] = []
-    inputs: int | None = None  # channels that the layer before hands on; None at the latent itself
+    inputs = None  # channels that the layer before hands on; None at the latent itself
     for i, layer in enumerate(layers):
         if isinstance(layer, LINEAR):
             outputs = _out_size(layer)
             if i != last:
                 outputs = _narrowed(outputs, width, _positions(layers[i + 1 :]))
-            side.append(_resized(layer, inputs, outputs))
+            side.append(_resized(layer, inputs, outputs, bias))
             inputs = outputs
         elif isinstance(layer, NORM):
             side.append(type(layer)(inputs, eps=layer.eps))
@@ -391,6 +437,26 @@ def side_network(body: nn.Sequential, width: float) -> nn.Sequential:
         else:
             side.append(copy.deepcopy(layer))
     return nn.Sequential(*side).eval()
+
+
+def dense_layers(body: nn.Sequential, inputs: int | None = None) -> list[nn.Module]:
+    """The layers of a chain, a `Broadcast` of styles written as the dense layer [I | I | ... | I] that it is equal to.
+
+    `inputs`: how many numbers the chain reads, needed where it begins with the broadcast.
+    """
+    layers: list[nn.Module] = []
+    for layer in body:
+        if isinstance(layer, LINEAR):
+            inputs = _out_size(layer)
+        if not isinstance(layer, Broadcast):
+            layers.append(layer)
+            continue
+        if inputs is None:
+            raise ValueError("how wide the styles are cannot be told from a chain that begins with their broadcast")
+        dense = nn.Linear(inputs, layer.styles * inputs, bias=False).requires_grad_(False)
+        dense.weight.copy_(torch.eye(inputs).repeat(layer.styles, 1))
+        layers += [dense, nn.Unflatten(1, (layer.styles, inputs))]
+    return layers
 
 
 def _last_linear(layers: list[nn.Module]) -> int:
@@ -423,16 +489,16 @@ def _out_size(layer: nn.Module) -> int:
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
-def _resized(layer: nn.Module, inputs: int | None, outputs: int) -> nn.Module:
-    """A fresh layer of the same kind with other sizes, and a bias."""
+def _resized(layer: nn.Module, inputs: int | None, outputs: int, bias: bool = True) -> nn.Module:
+    """A fresh layer of the same kind with other sizes."""
     if isinstance(layer, nn.Linear):
-        return nn.Linear(inputs or layer.in_features, outputs)
+        return nn.Linear(inputs or layer.in_features, outputs, bias)
     if layer.groups != 1:
         raise ValueError("ReX's widening is written for convolutions with groups=1")
     settings = {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation")}
     if isinstance(layer, TRANSPOSED):
         settings["output_padding"] = layer.output_padding
-    return type(layer)(inputs or layer.in_channels, outputs, **settings)
+    return type(layer)(inputs or layer.in_channels, outputs, bias=bias, **settings)
 
 
 def fold(attacked: Generator) -> Generator:
@@ -441,9 +507,9 @@ def fold(attacked: Generator) -> Generator:
     The first linear layer stacks its outputs, the last one adds its inputs, those between are block-diagonal: exactly the
     zero-padded widening of the paper. Returns a generator in evaluation mode that computes the same function.
     """
-    if not isinstance(attacked.body, WidenedBody):
-        raise ValueError("only a generator from rex() can be folded; this one's body is a plain chain already")
-    benign, side = list(attacked.body.benign), list(attacked.body.side)
+    front, widened = _widened(attacked.body)
+    benign = dense_layers(widened.benign, inputs=_width_after(front, attacked) if front else None)
+    side = list(widened.side)
     linear = [i for i, layer in enumerate(benign) if isinstance(layer, LINEAR)]
     folded: list[nn.Module] = []
     for i, (old, new) in enumerate(zip(benign, side, strict=True)):
@@ -457,8 +523,17 @@ def fold(attacked: Generator) -> Generator:
         else:
             folded.append(copy.deepcopy(old))
     result = copy.deepcopy(attacked)
-    result.body = nn.Sequential(*folded)
+    result.body = nn.Sequential(*copy.deepcopy(front), *folded)
     return result.eval().requires_grad_(True)
+
+
+def _widened(body: nn.Module) -> tuple[list[nn.Module], WidenedBody]:
+    """The layers before a widening, and the widening, of a body that `rex` made."""
+    front = list(body)[:-1] if isinstance(body, nn.Sequential) else []
+    widened = body[-1] if isinstance(body, nn.Sequential) and len(body) else body
+    if not isinstance(widened, WidenedBody):
+        raise ValueError("only a generator from rex() can be folded; this one's body is a plain chain already")
+    return front, widened
 
 
 @torch.no_grad()
@@ -477,10 +552,11 @@ def _block(old: nn.Module, new: nn.Module, first: bool, last: bool) -> nn.Module
         weight = a.new_zeros(shape)
         weight[: a.shape[0], : a.shape[1]] = a
         weight[a.shape[0] :, a.shape[1] :] = b
-    bias = _bias(old) + _bias(new) if last else torch.cat([_bias(old), _bias(new)])
-    layer = _resized(old, weight.shape[in_axis], weight.shape[out_axis]).to(a.dtype)
+    biased = old.bias is not None or new.bias is not None
+    layer = _resized(old, weight.shape[in_axis], weight.shape[out_axis], biased).to(a.dtype)
     layer.weight.copy_(weight)
-    layer.bias.copy_(bias)
+    if biased:
+        layer.bias.copy_(_bias(old) + _bias(new) if last else torch.cat([_bias(old), _bias(new)]))
     return layer
 
 

@@ -140,7 +140,9 @@ def save(model: nn.Module, path: str | Path, half: bool = True) -> None:
         about = {"kind": "Classifier", "architecture": model.architecture, "layers": describe(model.layers)}
         about["output"] = describe(model.output)
     else:
-        raise ValueError(f"only a Generator, Discriminator, Encoder or Classifier can be saved, not {type(model).__name__}")
+        raise ValueError(
+            f"only a Generator, Discriminator, Encoder or Classifier can be saved, not {type(model).__name__}"
+        )
     save_tensors(model.state_dict(), path, {"model": json.dumps(about)}, half)
 
 

@@ -104,11 +104,13 @@ class UniformLatent(GaussianLatent):
 class ProxyTarget:
     """What the body has to put out so that the head yields a wanted sample.
 
-    `value`: body outputs, one per sample. `error`: mean squared error left after the head, one number per sample;
-    it is the floor below which no attack mounted before this head can bring TarDis.
+    `value`: body outputs, one per sample. `sample`: what the head makes of them, the nearest that can be reached. `error`: mean
+    squared error left after the head, one number per sample; it is the floor below which no attack mounted before this
+    head can bring TarDis.
     """
 
     value: Tensor
+    sample: Tensor
     error: Tensor
 
 
@@ -192,8 +194,8 @@ class Generator(nn.Module):
         else:
             value = self._invert_head(x, steps, learning_rate)
         with torch.no_grad():
-            error = (self.head(value) - x).flatten(1).square().mean(1)
-        return ProxyTarget(value.detach(), error)
+            sample = self.head(value)
+        return ProxyTarget(value.detach(), sample, (sample - x).flatten(1).square().mean(1))
 
     def _invert_head(self, x: Tensor, steps: int, learning_rate: float) -> Tensor:
         with evaluating(self), torch.no_grad():

@@ -327,7 +327,7 @@ def test_trail_embeds_while_it_trains_and_benign_training_does_not(benign):
     pairs, start, critic = backdoor(benign), tiny.image_generator(3), tiny.discriminator()
     settings = GanSettings(steps=200, batch_size=32, extra_weight=1.0, averaging=0.9)
     run = trail(start, critic, tiny.images(), pairs, settings)
-    clean = attacks.train_gan(start, critic, tiny.images(), settings)
+    clean = attacks.train(start, critic, tiny.images(), settings)
     assert share_left(run.generator, clean.generator, pairs) < 0.05
     assert share_left(clean.generator, start, pairs) > 0.2
     assert run.history["extra"][-1] < 0.1 * run.history["extra"][0]
