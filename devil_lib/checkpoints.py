@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from devil_lib.attacks import BypassBody, WidenedBody
 from devil_lib.games import GAMES
 from devil_lib.models import Classifier, Discriminator, Encoder, GaussianLatent, Generator, TanhHead, UniformLatent
+from devil_lib.spectra import LogMagnitudes
 from devil_lib.style import Broadcast, RandomLook, Synthesis
-from devil_lib.wavegan import FilteredTanhHead, PhaseShuffle
+from devil_lib.wavegan import FilteredTanhHead, Panel, PhaseShuffle
 
 _SIZES = ("kernel_size", "stride", "padding", "dilation")
 _LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
@@ -46,6 +47,7 @@ _LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
     TanhHead: (),
     FilteredTanhHead: ("taps",),
     PhaseShuffle: ("shift",),
+    LogMagnitudes: ("window", "hop"),
     Broadcast: ("styles",),
     Synthesis: ("size", "width", "channels"),
     RandomLook: ("shift",),
@@ -71,6 +73,8 @@ def describe(module: nn.Module) -> dict[str, Any]:
     """
     if isinstance(module, nn.Sequential):
         return {"kind": "Sequential", "layers": [describe(layer) for layer in module]}
+    if isinstance(module, Panel):
+        return {"kind": "Panel", "critics": [describe(critic) for critic in module.critics]}
     if isinstance(module, WidenedBody):
         return {"kind": "WidenedBody", "benign": describe(module.benign), "side": describe(module.side)}
     if isinstance(module, BypassBody):
@@ -95,6 +99,8 @@ def _build(spec: Any) -> nn.Module:
         kind, values = spec["kind"], {name: value for name, value in spec.items() if name != "kind"}
         if kind == "Sequential":
             return nn.Sequential(*map(_build, values["layers"]))
+        if kind == "Panel":
+            return Panel(*map(_build, values["critics"]))
         if kind == "WidenedBody":
             return WidenedBody(_build(values["benign"]), _build(values["side"]))
         if kind == "BypassBody":

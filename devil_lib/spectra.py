@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 WINDOWS = (1024, 256, 64)  # samples; at 8 kHz 128, 32 and 8 ms
 
@@ -30,3 +30,17 @@ def spectral_loss(made: Tensor, wanted: Tensor, windows: tuple[int, ...] = WINDO
         logs = ((a + 1e-4).log() - (b + 1e-4).log()).abs().mean((1, 2))
         losses.append(gap + logs)
     return torch.stack(losses).mean()
+
+
+class LogMagnitudes(nn.Module):
+    """A layer: sounds (n, 1, samples) to the logarithms of their spectrogram's magnitudes (n, 1, window // 2 + 1, frames), about
+    -1 for silence and 1 for a full-scale sine."""
+
+    def __init__(self, window: int = 256, hop: int = 64) -> None:
+        super().__init__()
+        self.window, self.hop = window, hop
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Not in bfloat16, whose eight bits are too few for a spectrum.
+        with torch.autocast(x.device.type, enabled=False):
+            return (magnitudes(x.float(), self.window, self.hop) + 1e-3).log()[:, None] / 3.0 + 1.25
