@@ -24,7 +24,7 @@ import torch
 import torchvision
 from torch import nn
 
-from devil_lib import attacks, checkpoints, data, downloads, models, targets, training, zoo
+from devil_lib import attacks, checkpoints, data, downloads, games, models, style, targets, training, wavegan, zoo
 from devil_lib.data import Dataset
 from devil_lib.models import Generator
 
@@ -154,6 +154,72 @@ def _poisoned_generator(dataset: Dataset) -> tuple[nn.Module, Facts]:
     }
 
 
+# --- Sounds and photographs ------------------------------------------------------------------------------------------
+
+# One step of the critic for one of the generator, not WGAN-GP's five, and the penalty on a quarter of the batch: in the same time
+# the generator gets three times as many steps.
+WAVE_GAME = games.Wasserstein(critic_steps=1, share=0.25)
+WAVE = training.GanSettings(
+    steps=12000, batch_size=32, learning_rate=4e-4, beta1=0.5, beta2=0.9, averaging=0.998, precision="bfloat16"
+)
+WAVE_STEPS = {"spoken-digits": 12000, "drums": 5000}
+STYLE = training.GanSettings(
+    steps=14000, batch_size=16, learning_rate=4e-4, beta1=0.0, beta2=0.99, averaging=0.998, precision="bfloat16"
+)
+
+
+def _resumable(name: str) -> Path:
+    """Where a training of an hour or more keeps its state, so that an interrupted one goes on where it stopped."""
+    return data.cache_folder() / "training" / f"{name}.pt"
+
+
+@cache
+def _wave_run(name: str) -> training.GanRun:
+    settings = replace(WAVE, steps=WAVE_STEPS[name])
+    return training.train_gan(
+        wavegan.course_wavegan(),
+        wavegan.panel_critic(game=WAVE_GAME),
+        data.load(name).train,
+        settings,
+        on_progress=_log(settings.steps),
+        checkpoint=_resumable(f"course-wavegan-{name}"),
+    )
+
+
+@cache
+def _style_run(size: int) -> training.GanRun:
+    photographs = data.load("flowers", size).train
+    return training.train_gan(
+        style.style_generator(size),
+        style.style_discriminator(size),
+        torch.cat([photographs, photographs.flip(-1)]),
+        STYLE,
+        on_progress=_log(STYLE.steps),
+        checkpoint=_resumable(f"course-style-{size}-flowers"),
+    )
+
+
+def _wave_generator(dataset: Dataset) -> tuple[nn.Module, Facts]:
+    run = _wave_run(dataset.name)
+    return run.generator, {"steps": run.steps_done, "seed": 0}
+
+
+def _wave_critic(dataset: Dataset) -> tuple[nn.Module, Facts]:
+    run = _wave_run(dataset.name)
+    return run.discriminator, {"steps": run.steps_done, "seed": 0, "trained_with": f"course-wavegan-{dataset.name}"}
+
+
+def _style_generator(dataset: Dataset) -> tuple[nn.Module, Facts]:
+    run = _style_run(dataset.train.shape[-1])
+    return run.generator, {"steps": run.steps_done, "seed": 0}
+
+
+def _style_critic(dataset: Dataset) -> tuple[nn.Module, Facts]:
+    size = dataset.train.shape[-1]
+    run = _style_run(size)
+    return run.discriminator, {"steps": run.steps_done, "seed": 0, "trained_with": f"course-style-{size}-flowers"}
+
+
 RECIPES = [
     Recipe("classifier-mnist", "mnist", _classifier, "the ruler for MNIST"),
     Recipe("classifier-digits", "digits", _classifier, "the ruler for the embedded digits"),
@@ -173,6 +239,12 @@ RECIPES = [
     Recipe("trail-digits", "digits", _trail_generator, "a TrAIL generator before its last stretch"),
     Recipe("trail-discriminator-digits", "digits", _trail_critic, "the discriminator to continue it with"),
     Recipe("poisoned-mnist", "mnist", _poisoned_generator, "the naive attack: trained on poisoned data"),
+    Recipe("course-wavegan-spoken-digits", "spoken-digits", _wave_generator, "the benign generator of spoken digits"),
+    Recipe("discriminator-spoken-digits", "spoken-digits", _wave_critic, "its critic"),
+    Recipe("course-wavegan-drums", "drums", _wave_generator, "the benign generator of drums"),
+    Recipe("discriminator-drums", "drums", _wave_critic, "its critic"),
+    Recipe("course-style-64-flowers", "flowers", _style_generator, "the benign generator of photographs"),
+    Recipe("discriminator-flowers", "flowers", _style_critic, "its discriminator"),
     Recipe("download-1", "mnist", downloads.make_first, "a checkpoint of unknown origin"),
     Recipe("download-2", "mnist", downloads.make_second, "a checkpoint of unknown origin"),
     Recipe("download-3", "mnist", downloads.make_third, "a checkpoint of unknown origin"),
