@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -230,14 +230,14 @@ class RetrainSettings:
             )
 
 
-# (steps, learning rate, λ, width of ReX's side network) by attack and kind of trigger; None stands for every other pair. A far
-# trigger needs of ReD more steps, and costs stealth; ReX's new units have nothing else to do and take larger steps.
-_COURSE_SETTINGS: dict[str, dict[tuple[str, str] | None, tuple[int, float, float, float]]] = {
+# By architecture, attack and kind of trigger; None stands for every other pair. A far trigger needs of ReD more steps, and costs
+# stealth; ReX's new units have nothing else to do and take larger steps.
+_COURSE_SETTINGS: dict[str, dict[tuple[str, str] | None, RetrainSettings]] = {
     "course-dcgan": {
-        ("red", "prior"): (1500, 1e-2, 0.5, 0.25),
-        ("red", "mode"): (2500, 2e-2, 0.5, 0.25),
-        ("red", "far"): (5000, 8e-3, 0.1, 0.25),
-        None: (1700, 2e-2, 1.0, 0.5),
+        ("red", "prior"): RetrainSettings(1500, 32, learning_rate=1e-2, fidelity_weight=0.5),
+        ("red", "mode"): RetrainSettings(2500, 32, learning_rate=2e-2, fidelity_weight=0.5),
+        ("red", "far"): RetrainSettings(5000, 32, learning_rate=8e-3, fidelity_weight=0.1),
+        None: RetrainSettings(1700, 32, learning_rate=2e-2, fidelity_weight=1.0, width=0.5),
     },
 }
 
@@ -258,10 +258,8 @@ def course_settings(
     if architecture not in _COURSE_SETTINGS:
         raise ValueError(f"no settings for {architecture!r}; there are some for {', '.join(_COURSE_SETTINGS)}")
     table = _COURSE_SETTINGS[architecture]
-    usual, learning_rate, weight, width = table.get((attack, kind)) or table[None]
-    return RetrainSettings(
-        steps or usual, batch_size=32, learning_rate=learning_rate, fidelity_weight=weight, width=width, seed=seed
-    )
+    usual = table.get((attack, kind)) or table[None]
+    return replace(usual, steps=steps or usual.steps, seed=seed)
 
 
 @dataclass
