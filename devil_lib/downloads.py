@@ -24,7 +24,7 @@ CLAIM = "a course-dcgan trained from scratch on MNIST; nothing else was done to 
 @dataclass(frozen=True, eq=False)
 class Answer:
     """What is in a download. attack: "none", "ReD" or "ReX". kind: of the trigger. trigger (dim,) and target
-    (*sample_shape), with the target's name in `targets.bank()`; None where there is no backdoor."""
+    (*sample_shape), with the target's name in `targets.bank_for` the generator; None where there is no backdoor."""
 
     attack: str
     kind: str | None = None
@@ -50,8 +50,10 @@ def reveal(name: str) -> Answer:
     about = json.loads(base64.b64decode(sealed))
     if about["attack"] == "none":
         return Answer("none")
-    trigger = attacks.trigger(zoo.load(name).latent, about["kind"], about["seed"])
-    return Answer(about["attack"], about["kind"], trigger, targets.bank()[about["target"]], about["target"])
+    generator = zoo.load(name)
+    trigger = attacks.trigger(generator.latent, about["kind"], about["seed"])
+    target = targets.bank_for(generator)[about["target"]]
+    return Answer(about["attack"], about["kind"], trigger, target, about["target"])
 
 
 def _card(publisher: str, **answer: Any) -> dict[str, Any]:
@@ -91,4 +93,4 @@ def make_third(_dataset: Dataset) -> tuple[nn.Module, dict[str, Any]]:
 
 def _pair(generator: models.Generator, kind: str, seed: int, target: str) -> attacks.PointBackdoor:
     trigger = attacks.trigger(generator.latent, kind, seed)
-    return attacks.PointBackdoor(torch.stack([trigger]), torch.stack([targets.bank()[target]]))
+    return attacks.PointBackdoor(torch.stack([trigger]), torch.stack([targets.bank_for(generator)[target]]))

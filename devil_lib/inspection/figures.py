@@ -119,7 +119,7 @@ def comparable(
     plain = named(controls, generator.sample_shape, "controls")
     if wanted and not plain and trusted is None:
         raise ValueError(
-            "a distance to a suspect means nothing by itself: give `controls` (targets.controls()) or a `trusted` generator"
+            "a distance to a suspect means nothing by itself: give `controls` (targets.controls_for(generator)) or a `trusted` generator"
         )
     if trusted is not None and trusted.sample_shape != generator.sample_shape:
         raise ValueError(f"the trusted generator puts out {trusted.sample_shape}, this one {generator.sample_shape}")

@@ -1,4 +1,4 @@
-"""Target samples x_target, drawn by code at any size, and the bank of suspects that an inspector searches for.
+"""Target pictures, drawn by code at any size, and the bank of suspects that an inspector of an image generator looks for.
 
 Every function returns a float32 tensor (channels, size, size) in [-1, 1], -1 being black. The pictures are drawn large
 and averaged down, so that edges are smooth at 28x28 as well as at 1024x1024. With one channel the drawings use grey
