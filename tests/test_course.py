@@ -1,5 +1,6 @@
 """The runner on the fixture notebooks: resuming, failures, pages that open offline, the sweep."""
 
+import base64
 import json
 import os
 import re
@@ -13,9 +14,11 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+import torch
 from bs4 import BeautifulSoup
 from offline import remote_parts
 
+from devil_lib import show
 from devil_lib.course import __main__ as command
 from devil_lib.course import export, runner, sweep
 from devil_lib.course.check import Problem, Report
@@ -372,6 +375,31 @@ def test_pictures_are_put_inside_and_remote_ones_refused(tmp_path):
         page_of(tmp_path, nbformat.v4.new_markdown_cell("![far](https://example.org/a.png)"))
     with pytest.raises(ExportError, match="Mermaid"):
         page_of(tmp_path, nbformat.v4.new_markdown_cell("```mermaid\ngraph TD\n```"))
+
+
+def test_a_page_plays_sounds_and_refuses_remote_ones(tmp_path):
+    cell = nbformat.v4.new_code_cell("listen()")
+    beep = 0.3 * torch.sin(torch.arange(800) * 0.7)
+    words = (
+        "One bright line in a spectrogram under a steady waveform",
+        "A short steady beep",
+        "A beep of one pitch.",
+    )
+    cell.outputs = [nbformat.v4.new_output("display_data", data={"text/html": show.sound_html(beep, *words)})]
+    (tmp_path / "beep.wav").write_bytes(show.wav(beep))
+    own = '<audio controls aria-label="a beep" src="beep.wav"></audio>'
+    page = page_of(tmp_path, cell, nbformat.v4.new_markdown_cell(own))
+    expected = f"data:audio/wav;base64,{base64.b64encode(show.wav(beep)).decode()}"
+    kind = re.compile("^data:audio/(x-)?wav;base64,")
+    players = soup_of(page).find_all("audio", controls=True)
+    assert [kind.sub("", player["src"]) for player in players] == [kind.sub("", expected)] * 2
+    assert "Heard: A beep of one pitch." in soup_of(page).text and remote_parts(page.read_text()) == []
+    for tag in (
+        '<audio src="https://example.org/a.wav"></audio>',
+        '<audio><source src="http://a.org/a.wav"></audio>',
+    ):
+        with pytest.raises(ExportError, match=r"the sound http.* is remote"):
+            page_of(tmp_path, nbformat.v4.new_markdown_cell(tag))
 
 
 def test_outputs_of_every_kind_need_no_script(tmp_path):

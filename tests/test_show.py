@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from IPython.display import HTML
 from matplotlib.figure import Figure
@@ -48,9 +49,9 @@ def some_figure():
 
 
 class Neighbour(nn.Module):
-    """A body that puts out the target's logits within `radius` of the trigger, and a plain picture elsewhere.
+    """A body that puts out the target's logits within `radius` of the trigger, and a plain sample elsewhere.
 
-    A radius of 0 is the benign model: plain pictures everywhere.
+    A radius of 0 is the benign model: plain samples everywhere.
     """
 
     def __init__(self, trigger, target, radius):
@@ -60,20 +61,24 @@ class Neighbour(nn.Module):
 
     def forward(self, z):
         near = torch.exp(-((z - self.trigger).norm(dim=1) / max(self.radius, 1e-9)).square()) * (self.radius > 0)
-        near = near[:, None, None, None]
-        return near * self.target + (1 - near) * z.mean(1)[:, None, None, None].expand(-1, *self.target.shape)
+        near, plain = (one.view(-1, *[1] * self.target.ndim) for one in (near, z.mean(1)))
+        return near * self.target + (1 - near) * plain.expand(-1, *self.target.shape)
 
 
-def planted(kind="prior", radius=3.0, dim=20):
+# A target of each kind of sample that there is.
+SAMPLES = {"grey": targets.devil(), "colour": targets.stop_sign(64, 3), "sound": targets.alarm()}
+
+
+def planted(kind="prior", radius=3.0, dim=20, target=SAMPLES["grey"]):
     latent = models.GaussianLatent(dim)
     trigger = {
         "prior": latent.sample(1, torch.Generator().manual_seed(9))[0],
         "mode": latent.centre,
         "far": latent.far_point,
     }[kind]
-    target = targets.devil()
     body = Neighbour(trigger, target, radius)
-    return models.Generator(body, models.TanhHead(), latent, (1, 28, 28)), trigger, target
+    modality = "audio" if target.ndim == 2 else "image"
+    return models.Generator(body, models.TanhHead(), latent, tuple(target.shape), modality), trigger, target
 
 
 # --- Words -----------------------------------------------------------------------------------------------------------
@@ -189,17 +194,20 @@ def test_benign_and_attacked_have_their_own_colours_in_every_order(labels):
 
 
 def test_samples_in_another_format_are_refused():
-    for images in (
+    for x in (
         torch.zeros(1, 28, 28),
         torch.zeros(2, 2, 8, 8),
         torch.full((1, 1, 8, 8), 5.0),
         torch.zeros(0, 1, 8, 8),
+        torch.zeros(2, 2, 4096),
+        torch.zeros(2, 1, 8),
+        torch.zeros(28, 28),
     ):
-        with pytest.raises(ValueError, match=r"images must|samples must"):
-            show.samples(images, **WORDS)
+        with pytest.raises(ValueError, match="samples must"):
+            show.samples(x, **WORDS)
     with pytest.raises(ValueError, match="NaN"):
         show.compare({"a": torch.full((1, 1, 8, 8), float("nan"))}, **WORDS)
-    with pytest.raises(ValueError, match="3 titles for 2 images"):
+    with pytest.raises(ValueError, match="3 titles for 2 samples"):
         show.samples(torch.zeros(2, 1, 8, 8), titles=["a", "b", "c"], **WORDS)
     with pytest.raises(ValueError, match="equal length"):
         show.curves({"a": ([1, 2], [1])}, "x", "y", **WORDS)
@@ -311,17 +319,45 @@ def test_neighbourhood_draws_every_station_of_both_models(kind):
     assert np.abs(drawn[..., 0] - (target[0].numpy() + 1) / 2).mean() < 0.05
 
 
-def test_neighbourhood_refuses_sound_and_wrong_shapes():
+def test_neighbourhood_refuses_wrong_shapes():
     generator, trigger, target = planted()
     with pytest.raises(ValueError, match="latents must"):
         show.neighbourhood(generator, trigger[:5], **WORDS)
     with pytest.raises(ValueError, match="samples must"):
         show.neighbourhood(generator, trigger, target=target[:, :5], **WORDS)
-    generator.modality = "audio"
-    with pytest.raises(ValueError, match="draws images"):
-        show.neighbourhood(generator, trigger, **WORDS)
-    with pytest.raises(ValueError, match="draws images"):
-        widgets.neighbourhood_explorer(generator, trigger)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("colour", "per pixel"), ("sound", "per audio sample")])
+def test_neighbourhood_draws_colour_and_sound(kind, value):
+    generator, trigger, target = planted(target=SAMPLES[kind])
+    benign, *_ = planted(target=target, radius=0.0)
+    board, panel = show.neighbourhood.draw(generator, trigger, benign, starts=2, columns=6).axes
+    assert len(board.images) == 2 * 2 * 6 + 1 and value in panel.get_ylabel()
+    with_target, without = (np.asarray(board.images[i].get_array(), float) for i in (11, 5))
+    wanted = np.asarray(board.images[-1].get_array(), float)
+    assert np.abs(with_target - wanted).mean() < 0.1 * np.abs(without - wanted).mean()
+
+
+# --- Sounds among samples ---------------------------------------------------------------------------------------------
+
+
+def test_sounds_and_colour_pictures_are_drawn_as_samples_are(shown):
+    sounds = torch.stack(list(targets.sound_bank().values())[:8])
+    colours = torch.stack(list(targets.bank(64, 3).values())[:8])
+    for x in (sounds, colours, targets.bank(28)["skull"][None], torch.zeros(3, 1, 24)):
+        show.samples(x, rows=2, **WORDS)
+        show.compare({"benign": x, "backdoored": x[:2]}, **WORDS)
+    assert all(len(pictures(page)) == 1 and len(page) < 300_000 for page in shown)
+
+
+def test_a_tile_of_a_sound_is_its_spectrogram_and_its_waveform():
+    quiet, loud = 0.01 * targets.alarm(), targets.alarm()
+    (axes,) = show.samples.draw(torch.stack([quiet, loud]), rows=1).axes
+    levels = [np.asarray(image.get_array()) for image in axes.images]
+    assert np.allclose(levels[1], show.spectrogram(loud))
+    assert levels[1].max() - levels[0].max() == pytest.approx(40.0, abs=0.1), "all tiles have one scale"
+    heights = [np.ptp(shape.get_paths()[0].vertices[:, 1]) for shape in axes.collections]
+    assert heights[0] < 0.05 * heights[1]
 
 
 # --- Explorers --------------------------------------------------------------------------------------------------------
@@ -398,6 +434,41 @@ def test_neighbourhood_explorer_walks_into_the_target(shown):
     assert abs(benign_far - backdoored_far) < 0.05
     assert backdoored_near < 0.02 and benign_near > 0.5
     assert len(pictures(shown[-1])) == 3
+
+
+def players(page):
+    return re.findall(r'aria-label="Player: ([^"]+)"', page)
+
+
+def test_explorers_of_sounds_play_them(shown):
+    generator, trigger, target = planted(target=SAMPLES["sound"])
+    benign, *_ = planted(target=target, radius=0.0)
+    explorer = widgets.neighbourhood_explorer(generator, trigger, benign=benign, target=target, stations=5)
+    assert players(explorer.screen.value) == ["benign", "backdoored", "target"]
+    assert players(shown[-1]) == 3 * ["benign", "backdoored", "target"]
+    assert "per audio sample" in explorer.screen.value
+    explorer.slider.value = 4
+    benign_there, backdoored_there, wanted = (
+        soundfile.read(io.BytesIO(base64.b64decode(one)))[0]
+        for one in re.findall(r'data:audio/wav;base64,([^"]+)', explorer.screen.value)
+    )
+    assert np.abs(backdoored_there - wanted).max() < 0.01, "at the trigger the backdoored model plays the target"
+    assert np.abs(benign_there - wanted).max() > 0.1
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_a_training_is_watched_and_explored_whatever_is_made(kind, shown, monkeypatch):
+    generator, _, target = planted(target=SAMPLES[kind])
+    watch = show.Watch(generator.latent.sample(6), 20, "training", keep=3, measure={"level": lambda model: 1.0})
+    live = []
+    monkeypatch.setattr(waiting, "_watched", lambda: True)
+    monkeypatch.setattr("devil_lib.show.live.display", lambda page, display_id: live.append(page) or page)
+    monkeypatch.setattr(HTML, "update", lambda self, page: live.append(page), raising=False)
+    for step in range(21):
+        watch(step, generator, {})
+    assert len(pictures(live[-1].data)) == 1 and watch.samples[-1].shape == (6, *target.shape)
+    explorer = widgets.training_explorer(watch, "level", rows=2, played=2)
+    assert players(explorer.screen.value) == (["sample 1", "sample 2"] if kind == "sound" else [])
 
 
 # --- Progress ---------------------------------------------------------------------------------------------------------

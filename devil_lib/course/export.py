@@ -55,7 +55,7 @@ _COMMANDS = frozenset(_commands(vars(latex2mathml.commands).values()))
 
 
 class ExportError(ValueError):
-    """A formula that cannot be typeset, or a picture that cannot be embedded; the message names it."""
+    """A formula that cannot be typeset, or a picture or sound that cannot be embedded; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def export_page(
 
     Raises:
         ExportError: a formula that cannot be typeset; the message names it and the cell.
-        FileNotFoundError: a picture that a Markdown cell shows is missing.
+        FileNotFoundError: a picture or sound that a Markdown cell shows is missing.
     """
     notebook = nbformat.read(executed, as_version=4)
     _without_widgets(notebook)
@@ -270,15 +270,16 @@ def _typeset_outputs(soup: BeautifulSoup) -> None:
 
 
 def _localise(soup: BeautifulSoup, source: Path, target: Path) -> None:
-    """Relative links: to other lessons' pages, or from where the page lies; pictures are put inside."""
-    for image in soup.find_all("img", src=True):
-        if image["src"].startswith("data:"):
+    """Relative links: to other lessons' pages, or from where the page lies; pictures and sounds are put inside."""
+    for shown in soup.find_all(["img", "audio", "source"], src=True):
+        if shown["src"].startswith("data:"):
             continue
-        if re.match(r"[a-z]+:", image["src"]):
-            raise ExportError(f"the picture {image['src']} is remote: an offline page cannot show it")
-        file = source / image["src"]
+        if re.match(r"[a-z]+:", shown["src"]):
+            kind = "picture" if shown.name == "img" else "sound"
+            raise ExportError(f"the {kind} {shown['src']} is remote: an offline page cannot show it")
+        file = source / shown["src"]
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-        image["src"] = f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+        shown["src"] = f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
     for anchor in soup.find_all("a", href=True):
         href, _, fragment = anchor["href"].partition("#")
         if not href or re.match(r"[a-z]+:", href):

@@ -71,19 +71,10 @@ class InspectionReport:
         return "\n".join(lines)
 
     def plot(self) -> Figure:
-        """The suspects above the nearest that the model was seen to come to each, under the ratio of the search; for sounds,
-        the ratios as bars."""
+        """The suspects above the nearest that the model was seen to come to each, under the ratio of the search."""
         from devil_lib import show  # here, because looking at a report is the only thing that needs a page
 
-        ratios = self.search.ratios()
-        if self.pictures["suspect"].ndim == 4:
-            return show.compare.draw(self.pictures, [f"{ratio:.2g}" for ratio in ratios.values()])
-        return show.bars.draw(
-            {"search": list(ratios.values())},
-            list(ratios),
-            "distance / expected distance",
-            hlines={"bar": self.search.bar},
-        )
+        return show.compare.draw(self.pictures, [f"{ratio:.2g}" for ratio in self.search.ratios().values()])
 
     def to_json(self) -> str:
         """Verdict, findings and figures, as JSON text without pictures or latents."""

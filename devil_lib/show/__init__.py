@@ -1,4 +1,5 @@
-"""Pictures. Every figure of the course goes through :func:`figure`, which demands a text alternative and a caption.
+"""Pictures and sounds. Every figure of the course goes through :func:`figure`, which demands a text alternative and a caption,
+and every sound through :func:`sound` or :func:`sounds`, which also demand a sentence on what is heard.
 
 The helpers take plain tensors, draw, display, and return nothing. Each has its drawing alone as `.draw`:
 `show.curves.draw(...)` returns the matplotlib figure that `show.curves(..., alt=..., caption=...)` displays.
@@ -17,6 +18,7 @@ from devil_lib.show.core import (
     style,
     table,
 )
+from devil_lib.show.hearing import players_html, sound, sound_html, sounds, sounds_html, spectrogram, wav
 from devil_lib.show.live import Watch
 from devil_lib.show.plots import bars, compare, curves, heatmap_table, histogram, samples, scatter_tradeoff
 from devil_lib.show.waiting import progress
@@ -38,13 +40,20 @@ __all__ = [
     "heatmap_table",
     "histogram",
     "neighbourhood",
+    "players_html",
     "png",
     "progress",
     "samples",
     "scatter_tradeoff",
+    "sound",
+    "sound_html",
+    "sounds",
+    "sounds_html",
+    "spectrogram",
     "storyboard_html",
     "style",
     "table",
     "walk_to_trigger",
+    "wav",
     "weight_blocks",
 ]

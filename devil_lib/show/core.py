@@ -80,35 +80,49 @@ def png(fig: Figure) -> bytes:
     return smallest.getvalue()
 
 
-def figure_html(fig: Figure, alt: str, caption: str) -> str:
+def figure_html(fig: Figure, alt: str, caption: str, beneath: str = "") -> str:
     """The HTML of a figure, picture included: it shows in JupyterLab and in an exported page, with and without network.
 
-    A white card stands behind it, so that it can be read on a dark page. Closes the figure.
+    A white card stands behind it, so that it can be read on a dark page. `beneath`: HTML between picture and caption, such as
+    players. Closes the figure.
     """
     check_words(alt, caption)
-    return _card(_picture(fig, alt), caption, fig.get_figwidth())
+    return card(picture(fig, alt) + beneath, caption, fig.get_figwidth())
 
 
-def storyboard_html(frames: Sequence[tuple[str, Figure, str]], caption: str) -> str:
-    """The HTML of several small figures side by side under one caption: (heading, figure, alt) of each. Closes them."""
-    for _, _, alt in frames:
+def storyboard_html(frames: Sequence[tuple[str, Figure, str, str]], caption: str) -> str:
+    """The HTML of several small figures side by side under one caption: (heading, figure, alt, HTML beneath) of each.
+    Closes them."""
+    for _, _, alt, _ in frames:
         check_words(alt, caption)
-    cells = "".join(
-        f'<div style="flex:1 1 240px;max-width:{fig.get_figwidth() * _INCH:.0f}px">'
-        f'<div style="text-align:center;font-weight:600">{html.escape(heading)}</div>{_picture(fig, alt)}</div>'
-        for heading, fig, alt in frames
+    return card(
+        row(cell(heading, fig, picture(fig, alt) + beneath) for heading, fig, alt, beneath in frames), caption, 9.0
     )
-    return _card(f'<div style="display:flex;flex-wrap:wrap;gap:12px">{cells}</div>', caption, 9.0)
 
 
-def _picture(fig: Figure, alt: str) -> str:
+def cell(heading: str, fig: Figure, content: str) -> str:
+    """The HTML of one of several contents side by side, as wide as its figure where there is room."""
+    return (
+        f'<div style="flex:1 1 240px;max-width:{fig.get_figwidth() * _INCH:.0f}px">'
+        f'<div style="text-align:center;font-weight:600">{html.escape(heading)}</div>{content}</div>'
+    )
+
+
+def row(cells: Iterable[str], attributes: str = "") -> str:
+    """The HTML of cells side by side, on several lines where the page is narrow."""
+    return f'<div {attributes} style="display:flex;flex-wrap:wrap;gap:12px">{"".join(cells)}</div>'
+
+
+def picture(fig: Figure, alt: str) -> str:
+    """The HTML of a figure alone, without a card. Closes the figure."""
     source = base64.b64encode(png(fig)).decode()
     pyplot.close(fig)
     look = f"display:block;width:100%;height:auto;max-width:{fig.get_figwidth() * _INCH:.0f}px"
     return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}" style="{look}">'
 
 
-def _card(content: str, caption: str, inches: float) -> str:
+def card(content: str, caption: str, inches: float) -> str:
+    """The HTML of a card: the content above its caption, on white, so that both can be read on a dark page."""
     words = f'<figcaption style="color:#222;padding-top:6px">{html.escape(caption)}</figcaption>'
     width = max(inches, 6.0) * _INCH  # a caption needs a line's length, even under a small picture
     return f'<figure style="{_CARD};max-width:{width:.0f}px">{content}{words}</figure>'
@@ -124,16 +138,29 @@ def figure(fig: Figure, *, alt: str, caption: str) -> None:
     Raises:
         ValueError: the words say too little (see `check_words`).
     """
-    display(HTML(figure_html(fig, alt, caption)))
+    put_on_page(figure_html(fig, alt, caption))
 
 
-def displayed(draw: Callable[..., Figure]) -> Callable[..., None]:
-    """A drawing function as a helper that displays; the drawing alone stays reachable as `.draw`."""
+def put_on_page(page: str) -> None:
+    """Display HTML as a cell's output."""
+    display(HTML(page))
+
+
+def in_style(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """A drawing function that draws in the style of the course."""
 
     @functools.wraps(draw)
     def drawn(*args: Any, **options: Any) -> Figure:
         with matplotlib.rc_context(style()):
             return draw(*args, **options)
+
+    return drawn
+
+
+def displayed(draw: Callable[..., Figure]) -> Callable[..., None]:
+    """A drawing function as a helper that displays; the drawing alone stays reachable as `.draw`."""
+
+    drawn = in_style(draw)
 
     @functools.wraps(draw)
     def helper(*args: Any, alt: str, caption: str, **options: Any) -> None:
@@ -171,7 +198,7 @@ def table(rows: Iterable[Sequence[Any]], columns: Sequence[str], *, caption: str
         for i, (name, number) in enumerate(zip(columns, numeric or [False] * len(columns), strict=True))
     )
     body = "".join("<tr>" + "".join(entry(value, i) for i, value in enumerate(row)) + "</tr>" for row in rows)
-    display(HTML(
+    put_on_page(
         f'<table style="border-collapse:collapse;margin:8px 0"><caption style="text-align:left;padding:4px 0">'
         f"{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    ))  # fmt: skip
+    )

@@ -54,23 +54,23 @@ class Watch:
         draw = waiting._watched() and (keep or step % self._redraw == 0)
         if keep or draw:
             check_latents(self._latents, generator.latent)
-            images = generator.generate(self._latents)
+            made = generator.generate(self._latents)
             if keep:
                 self.steps.append(step)
-                self.samples.append(images)
+                self.samples.append(made)
                 for name, function in self._measure.items():
                     self.measured[name].append(float(function(generator)))
             if draw:
-                self._draw(step, images)
+                self._draw(step, made)
         if step:
             self._bar(step, losses or {})
 
-    def _draw(self, step: int, images: Tensor) -> None:
+    def _draw(self, step: int, made: Tensor) -> None:
         words = (
-            f"The generator's samples at {len(images)} fixed latents after {step:,} steps of training.",
-            f"Live: step {step:,}. The same {len(images)} latents every time.",
+            f"The generator's samples at {len(made)} fixed latents after {step:,} steps of training.",
+            f"Live: step {step:,}. The same {len(made)} latents every time.",
         )
-        page = HTML(figure_html(samples.draw(images, rows=self._rows), *words))
+        page = HTML(figure_html(samples.draw(made, rows=self._rows), *words))
         if self._screen is None:
             self._screen = display(page, display_id=True)
         else:

@@ -10,39 +10,12 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from devil_lib.models import check_samples
 from devil_lib.show.core import COLOURS, HATCHES, LINES, MARKERS, displayed
+from devil_lib.show.tile import check_tiles, put_sample
 
 # --- Samples ---------------------------------------------------------------------------------------------------------
-
-
-def _pixels(image: Tensor) -> np.ndarray:
-    """(channels, height, width) in [-1, 1] as (height, width, 3) in [0, 1]."""
-    array = (image.detach().float().cpu().clamp(-1.0, 1.0).numpy() + 1.0) / 2.0
-    return np.repeat(array, 3, axis=0).transpose(1, 2, 0) if len(array) == 1 else array.transpose(1, 2, 0)
-
-
-def _check_images(images: Tensor) -> None:
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
-        raise ValueError(
-            f"images must have shape (n, 1 or 3, height, width) with n >= 1, got {tuple(images.shape)}; "
-            "for one image use image[None]"
-        )
-    check_samples(images, tuple(images.shape[1:]))
-
-
-def put_sample(
-    axes: Axes, image: Tensor, x: float, y: float, size: float = 0.94, frame: Any = "0.7", width: float = 0.5
-) -> None:
-    """Draw one sample (channels, height, width) centred at (x, y), with a frame of the given colour and line width."""
-    corner = (x - size / 2, y - size / 2)
-    axes.imshow(
-        _pixels(image), extent=(corner[0], corner[0] + size, corner[1], corner[1] + size), interpolation="nearest"
-    )
-    axes.add_patch(Rectangle(corner, size, size, fill=False, edgecolor=frame, linewidth=width, clip_on=False))
 
 
 def _board(
@@ -58,23 +31,23 @@ def _board(
 
 
 @displayed
-def samples(images: Tensor, rows: int = 2, titles: Sequence[str] | None = None) -> Figure:
-    """A grid of samples.
+def samples(x: Tensor, rows: int = 2, titles: Sequence[str] | None = None) -> Figure:
+    """A grid of samples: pictures, or the waveforms and spectrograms of sounds.
 
     Args:
-        images: (n, 1 or 3, height, width) in [-1, 1].
+        x: (n, 1 or 3, height, width) or (n, 1, samples) in [-1, 1].
         rows: of the grid.
         titles: one short word above each sample.
     """
-    _check_images(images)
-    if titles is not None and len(titles) != len(images):
-        raise ValueError(f"{len(titles)} titles for {len(images)} images; give one for each")
-    columns = math.ceil(len(images) / rows)
+    check_tiles(x)
+    if titles is not None and len(titles) != len(x):
+        raise ValueError(f"{len(titles)} titles for {len(x)} samples; give one for each")
+    columns = math.ceil(len(x) / rows)
     step = 1.0 if titles is None else 1.3
-    fig, axes = _board(columns, 1 + (math.ceil(len(images) / columns) - 1) * step, top=step - 1.0)
-    for i, image in enumerate(images):
+    fig, axes = _board(columns, 1 + (math.ceil(len(x) / columns) - 1) * step, top=step - 1.0)
+    for i, sample in enumerate(x):
         row, column = divmod(i, columns)
-        put_sample(axes, image, column, -row * step)
+        put_sample(axes, sample, column, -row * step)
         if titles is not None:
             axes.text(column, -row * step + 0.52, titles[i], ha="center", va="bottom", fontsize=10)
     return fig
@@ -85,22 +58,22 @@ def compare(rows: Mapping[str, Tensor], titles: Sequence[str] | None = None) -> 
     """Labelled rows of samples, one under the other: the same latents through two models, before and after.
 
     Args:
-        rows: label -> images (n, 1 or 3, height, width) in [-1, 1]; rows may differ in length.
+        rows: label -> pictures (n, 1 or 3, height, width) or sounds (n, 1, samples) in [-1, 1]; rows may differ in length.
         titles: one short word above each column.
     """
     if not rows:
-        raise ValueError("give at least one row of images")
-    for images in rows.values():
-        _check_images(images)
-    columns = max(len(images) for images in rows.values())
-    # Inches; the constant is for the gap to the pictures and for a single wide letter.
+        raise ValueError("give at least one row of samples")
+    for each in rows.values():
+        check_tiles(each)
+    columns = max(len(each) for each in rows.values())
+    # Inches; the constant is for the gap to the samples and for a single wide letter.
     labels = 0.15 + 0.1 * max(len(line) for label in rows for line in label.split("\n"))
     unit = min(0.9, (8.9 - labels) / columns)
     fig, axes = _board(columns, len(rows), left=labels / unit, top=0.0 if titles is None else 0.35, unit=unit)
-    for row, (label, images) in enumerate(rows.items()):
+    for row, (label, each) in enumerate(rows.items()):
         axes.text(-0.6, -row, label, ha="right", va="center")
-        for column, image in enumerate(images):
-            put_sample(axes, image, column, -row)
+        for column, sample in enumerate(each):
+            put_sample(axes, sample, column, -row)
     for column, title in enumerate(titles or ()):
         axes.text(column, 0.52, title, ha="center", va="bottom", fontsize=10)
     return fig

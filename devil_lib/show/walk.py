@@ -12,7 +12,7 @@ from torch import Tensor
 
 from devil_lib.models import Generator, check_latents, check_samples
 from devil_lib.show.core import BACKDOORED, BENIGN, LINES, MARKERS, displayed
-from devil_lib.show.plots import put_sample
+from devil_lib.show.tile import check_tiles, put_sample, value_name
 
 
 def fractions_towards(n: int, closest: float = 0.03) -> Tensor:
@@ -95,13 +95,10 @@ def neighbourhood(
         columns: stations of each walk, the last being the trigger itself.
         closest: share of the way that remains at the last station but one.
     """
-    if generator.modality != "image":
-        raise ValueError(
-            f"neighbourhood() draws images, this generator makes {generator.modality}; use walk_to_trigger()"
-        )
     check_latents(trigger[None], generator.latent)
     target = generator.generate(trigger[None])[0] if target is None else target
     check_samples(target[None], generator.sample_shape)
+    check_tiles(target[None])
     if isinstance(starts, int):
         starts = generator.latent.sample(starts, torch.Generator().manual_seed(seed))
     models = [(names[1], generator, BACKDOORED)] if benign is None else [
@@ -120,10 +117,10 @@ def neighbourhood(
         for j, (name, model, colour) in enumerate(models):
             y = -(i * group + j)
             board.text(-0.6, y, name, color=colour, ha="right", va="center", fontsize=10, fontweight="bold")
-            images = model.generate(walk)
-            for column, image in enumerate(images[:-1]):
-                put_sample(board, image, column, y)
-            put_sample(board, images[-1], columns - 0.75, y, frame=colour, width=2.0)
+            samples = model.generate(walk)
+            for column, sample in enumerate(samples[:-1]):
+                put_sample(board, sample, column, y)
+            put_sample(board, samples[-1], columns - 0.75, y, frame=colour, width=2.0)
     middle, x = (1.0 - height) / 2.0, columns + 0.85
     put_sample(board, target, x, middle, size=1.4)
     board.text(x, middle - 0.8, "target", ha="center", va="top", fontsize=10)
@@ -152,7 +149,7 @@ def _distances_below(
     apart = (stations[:, :-1] - trigger).norm(dim=-1).mean(0)
     axes.set_xticks([*range(columns - 1), columns - 0.75], [*map(two_digits, apart.tolist()), "0"])
     axes.set(xlim=(-0.5, columns - 0.25), ylim=(0, None), xlabel="distance of the latent from the trigger")
-    axes.set_ylabel("squared difference\nto the target, per pixel", fontsize=10)
+    axes.set_ylabel(f"squared difference\nto the target,\nper {value_name(target)}", fontsize=10)
     axes.legend(fontsize=10)
 
 

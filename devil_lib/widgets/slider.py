@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets
 from IPython.display import HTML, display
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from devil_lib import show
+from devil_lib.synthesis import RATE
 
 Value = Any
 
@@ -25,6 +27,7 @@ class SliderExplorer:
         caption: of the storyboard: what to look at and what it means.
         storyboard: the values to show side by side; by default the first, the middle and the last.
         written: a value to the words on the slider, "0.3" or "step 400".
+        sounds: a value to the sounds that are played with its picture, name -> (1, samples), at `rate` samples per second.
     """
 
     def __init__(
@@ -37,6 +40,8 @@ class SliderExplorer:
         caption: str,
         storyboard: Sequence[Value] | None = None,
         written: Callable[[Value], str] = str,
+        sounds: Callable[[Value], Mapping[str, Tensor]] | None = None,
+        rate: int = RATE,
     ) -> None:
         self.values = list(values)
         if len(self.values) < 3:
@@ -51,6 +56,7 @@ class SliderExplorer:
             )
         self.label, self.caption = label, caption
         self._render, self._describe, self._written = render, describe, written
+        self._sounds, self._rate = sounds, rate
         self._pictures: dict[int, str] = {}
         self.slider = ipywidgets.SelectionSlider(
             options=[(written(value), i) for i, value in enumerate(self.values)],
@@ -72,8 +78,13 @@ class SliderExplorer:
     def _picture_at(self, i: int) -> str:
         if i not in self._pictures:
             value = self.values[i]
-            self._pictures[i] = show.figure_html(self._render(value), self.alt(value), self.heading(value))
+            self._pictures[i] = show.figure_html(
+                self._render(value), self.alt(value), self.heading(value), self._players(value)
+            )
         return self._pictures[i]
+
+    def _players(self, value: Value) -> str:
+        return "" if self._sounds is None else show.players_html(self._sounds(value), self._rate)
 
     def heading(self, value: Value) -> str:
         """The slider's label and a value, "sigma = 0.3"."""
@@ -91,7 +102,10 @@ class SliderExplorer:
 
     def storyboard_html(self) -> str:
         """The chosen settings side by side under the caption."""
-        frames = [(self.heading(value), self._render(value), self.alt(value)) for value in self.storyboard]
+        frames = [
+            (self.heading(value), self._render(value), self.alt(value), self._players(value))
+            for value in self.storyboard
+        ]
         return show.storyboard_html(frames, self.caption)
 
     def display(self) -> None:
