@@ -24,7 +24,7 @@ from devil_lib.games import GAMES
 from devil_lib.models import Classifier, Discriminator, Encoder, GaussianLatent, Generator, TanhHead, UniformLatent
 from devil_lib.spectra import LogMagnitudes
 from devil_lib.style import Broadcast, RandomLook, Synthesis
-from devil_lib.wavegan import FilteredTanhHead, Panel, PhaseShuffle
+from devil_lib.wavegan import FilteredTanhHead, PhaseShuffle
 
 _SIZES = ("kernel_size", "stride", "padding", "dilation")
 _LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
@@ -36,6 +36,7 @@ _LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.BatchNorm1d: ("num_features", "eps"),
     nn.BatchNorm2d: ("num_features", "eps"),
     nn.LeakyReLU: ("negative_slope",),
+    nn.Identity: (),
     nn.ReLU: (),
     nn.Tanh: (),
     nn.Sigmoid: (),
@@ -73,8 +74,6 @@ def describe(module: nn.Module) -> dict[str, Any]:
     """
     if isinstance(module, nn.Sequential):
         return {"kind": "Sequential", "layers": [describe(layer) for layer in module]}
-    if isinstance(module, Panel):
-        return {"kind": "Panel", "critics": [describe(critic) for critic in module.critics]}
     if isinstance(module, WidenedBody):
         return {"kind": "WidenedBody", "benign": describe(module.benign), "side": describe(module.side)}
     if isinstance(module, BypassBody):
@@ -99,8 +98,6 @@ def _build(spec: Any) -> nn.Module:
         kind, values = spec["kind"], {name: value for name, value in spec.items() if name != "kind"}
         if kind == "Sequential":
             return nn.Sequential(*map(_build, values["layers"]))
-        if kind == "Panel":
-            return Panel(*map(_build, values["critics"]))
         if kind == "WidenedBody":
             return WidenedBody(_build(values["benign"]), _build(values["side"]))
         if kind == "BypassBody":
@@ -138,6 +135,7 @@ def save(model: nn.Module, path: str | Path, half: bool = True) -> None:
         }
     elif isinstance(model, Discriminator):
         about = {"kind": "Discriminator", "architecture": model.architecture, "layers": describe(model.layers)}
+        about["eyes"] = describe(model.eyes)
         about["game"] = [type(model.game).__name__, asdict(model.game)]
     elif isinstance(model, Encoder):
         about = {"kind": "Encoder", "architecture": model.architecture, "layers": describe(model.layers)}
@@ -237,9 +235,10 @@ def load(path: str | Path) -> Generator | Discriminator | Encoder | Classifier:
                 model = Discriminator(
                     _build(description["layers"]),
                     str(description["architecture"]),
-                    GAMES[game](
+                    game=GAMES[game](
                         **{name: type(getattr(GAMES[game](), name))(value) for name, value in values.items()}
                     ),
+                    eyes=_build(description.get("eyes", {"kind": "Identity"})),
                 )
             elif kind == "Encoder":
                 law, dim = description["latent"]

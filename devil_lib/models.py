@@ -313,15 +313,22 @@ class Discriminator(nn.Module):
     """Samples (n, *sample_shape) to one logit each, (n,): above zero means "real".
 
     `game` says what it and a generator minimise when they are trained against each other (see `games`); the usual one by default.
+    `eyes` turn samples into what it judges, a spectrogram of a sound for example; by default it sees the samples themselves.
     """
 
-    def __init__(self, layers: nn.Sequential, architecture: str, game: Game | None = None) -> None:
+    def __init__(
+        self, layers: nn.Sequential, architecture: str, game: Game | None = None, eyes: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.layers, self.architecture = layers, architecture
+        self.layers, self.architecture, self.eyes = layers, architecture, eyes or nn.Identity()
         self.game: Game = game or NonSaturating()
 
+    def judge(self, seen: Tensor) -> Tensor:
+        """One logit each, (n,), for what the eyes made of n samples."""
+        return self.layers(seen).squeeze(1)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x).squeeze(1)
+        return self.judge(self.eyes(x))
 
 
 def course_discriminator(width: int = 16, channels: int = 1, seed: int = 0) -> Discriminator:

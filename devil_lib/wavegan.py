@@ -165,34 +165,21 @@ class PhaseShuffle(nn.Module):
         return padded.gather(2, places[:, None].expand(-1, x.shape[1], -1))
 
 
-class Panel(nn.Module):
-    """Several critics whose scores (n, 1) are added up."""
+def spectral_critic(width: int = 16, game: Wasserstein | None = None, seed: int = 0) -> Discriminator:
+    """A critic that judges the spectrogram of sounds (n, 1, 4096), as an image GAN's discriminator judges a picture.
 
-    def __init__(self, *critics: nn.Module) -> None:
-        super().__init__()
-        self.critics = nn.ModuleList(critics)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([critic(x) for critic in self.critics]).sum(0)
-
-
-def panel_critic(width: int = 16, game: Wasserstein | None = None, seed: int = 0) -> Discriminator:
-    """WaveGAN's critic and one that looks at the spectrogram, for sounds (n, 1, 4096); their scores add up.
-
-    The published critic, which sees the waveform alone, takes some 200,000 steps to teach a generator the harmonics of
-    a voice. A picture of the spectrum shows them at once, so that far fewer steps do.
+    WaveGAN's own critic sees the waveform, and takes some 200,000 steps to teach a generator the harmonics of a voice; in
+    a spectrogram they are lines.
     """
-    waves = wave_critic(width, seed=seed).layers
-    with seeded(seed + 1):
-        layers: list[nn.Module] = [LogMagnitudes(256, 64)]  # (1, 129, 65)
-        sizes = [1, width, 2 * width, 4 * width, 8 * width]
-        for inputs, outputs in pairwise(sizes):
+    with seeded(seed):
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise([1, width, 2 * width, 4 * width, 8 * width]):
             layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.LeakyReLU(_SLOPE)]
         layers += [nn.Flatten(), nn.Linear(8 * width * 8 * 4, 1)]
         for layer in layers[:-1]:
             keep_scale(layer, _SLOPE)
-    network = nn.Sequential(Panel(waves, nn.Sequential(*layers)))
-    return Discriminator(network, "panel-critic", game or Wasserstein())
+    eyes = LogMagnitudes(256, 64)  # (1, 129, 65)
+    return Discriminator(nn.Sequential(*layers), "spectral-critic", game or Wasserstein(), eyes)
 
 
 def wave_critic(

@@ -62,6 +62,7 @@ def test_files_keep_the_game(tmp_path, game):
         lambda: vae.course_vae(4, 2)[1],
         lambda: style.style_discriminator(8, (4, 6)),
         lambda: wavegan.wave_critic(4, 256),
+        lambda: wavegan.spectral_critic(2),
     ],
 )
 def test_files_hold_every_model(tmp_path, make):
@@ -71,6 +72,9 @@ def test_files_hold_every_model(tmp_path, make):
     assert type(again) is type(model) and again.architecture == model.architecture
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
+    if isinstance(model, models.Discriminator) and model.architecture == "spectral-critic":
+        x = torch.rand(2, 1, 4096) - 0.5
+        torch.testing.assert_close(model(x), again(x))
     if isinstance(model, models.Generator):
         z = model.latent.sample(3, torch.Generator().manual_seed(1))
         torch.testing.assert_close(model.generate(z), again.generate(z))
@@ -78,6 +82,16 @@ def test_files_hold_every_model(tmp_path, make):
 
 def tiny_wave(seed: int = 0) -> models.Generator:
     return wavegan._wavegan([8, 6], 256, "tiny-wavegan", models.TanhHead(), 8, seed)
+
+
+def test_the_penalty_is_on_the_slope_at_what_the_critic_sees():
+    critic = wavegan.spectral_critic(2, game=Wasserstein(penalty=10.0))
+    silent = torch.zeros(3, 1, 4096)
+    assert critic.eyes(silent).shape == (3, 1, 129, 65)
+    penalty = critic.game.critic_loss(critic, silent, silent)
+    seen = critic.eyes(silent).requires_grad_(True)
+    (slope,) = torch.autograd.grad(critic.judge(seen).sum(), seen)
+    assert penalty.item() == pytest.approx(10.0 * (slope[0].norm() - 1.0).square().item(), rel=1e-3)
 
 
 # --- Training them -----------------------------------------------------------------------------------------------------------
