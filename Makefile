@@ -21,7 +21,7 @@ ifeq ($(shell id -u),0)
   LAB_FLAGS += --allow-root
 endif
 
-.PHONY: help lab test course weights bench sweep env clean
+.PHONY: help lab test course weights bench matrix sweep env clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -42,6 +42,9 @@ weights: $(STAMP) ## train the shipped weights again
 
 bench: $(STAMP) ## measure attacks, inspections and sanitizers on many generators (an hour; goes on where it stopped)
 	@$(VPY) -m devil_lib.bench $(ARGS)
+
+matrix: $(STAMP) ## measure five generators x attacks x inspections x sanitizers (hours; goes on where it stopped; SCHEDULER=address)
+	@$(VPY) -m devil_lib.matrix $(ARGS)
 
 sweep: $(STAMP) ## run the lessons over several seeds and store the spread of their claims
 	@$(VPY) -m devil_lib.course.sweep $(if $(LESSON),--lesson "$(LESSON)") $(ARGS)

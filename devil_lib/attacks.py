@@ -188,15 +188,22 @@ def trail_loss(generator: Generator, backdoor: Backdoor, settings: TrainSettings
     return lambda g, rng: fidelity.loss(g, settings.batch_size, rng)
 
 
-def trail_settings(kind: str, steps: int = 2000, seed: int = 0) -> tuple[GanSettings, str]:
-    """Settings and space that were found to embed each kind of trigger in the course DCGAN.
+def trail_settings(
+    kind: str, steps: int = 2000, seed: int = 0, architecture: str = "course-dcgan"
+) -> tuple[TrainSettings, str]:
+    """Settings and space that were found to embed each kind of trigger in a generator of the course.
 
     A prior trigger is learnt along with the data. The mode was measured to be learnt so only with the target staining every
     sample; there, and for a far point, the first half of the training is benign, and the second runs with BatchNorm's
     statistics kept and a larger λ: with 1, 4 to 7 % of the benign TarDis were left at the mode, with 10 less than 1 %.
+
+    Raises:
+        ValueError: an unknown kind, or a generator that no settings are known for.
     """
     if kind not in TRIGGER_KINDS:
         raise ValueError(f"unknown trigger kind {kind!r}: choose one of {', '.join(TRIGGER_KINDS)}")
+    if architecture != "course-dcgan":
+        raise ValueError(f"no settings of TrAIL for {architecture!r}; there are some for course-dcgan")
     if kind == "prior":
         return GanSettings(steps, extra_weight=1.0, seed=seed), "post"
     return GanSettings(steps, extra_weight=10.0, extra_from=steps // 2, fixed_norm=True, seed=seed), "pre"
