@@ -33,6 +33,8 @@ def picture(seed: int = 0) -> torch.Tensor:
         (lambda: style.style_generator(64), None, (3, 64, 64)),
         (lambda: style.style_generator(32), None, (3, 32, 32)),
         (lambda: vae.course_vae()[0], None, (1, 28, 28)),
+        (lambda: vae.dense_vae(2)[0], None, (1, 28, 28)),
+        (lambda: vae.dense_vae(channels=3)[0], None, (3, 28, 28)),
         (lambda: vae.course_audio_vae()[0], None, (1, 4096)),
     ],
 )
@@ -60,6 +62,8 @@ def test_files_keep_the_game(tmp_path, game):
         lambda: wavegan.with_filter(tiny_wave(), wavegan.low_pass(1500.0, 33)),
         lambda: vae.course_vae(4, 2)[0],
         lambda: vae.course_vae(4, 2)[1],
+        lambda: vae.dense_vae(4, 2)[0],
+        lambda: vae.dense_vae(4, 2)[1],
         lambda: style.style_discriminator(8, (4, 6)),
         lambda: wavegan.wave_critic(4, 256),
         lambda: wavegan.spectral_critic(2),

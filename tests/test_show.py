@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from devil_lib import models, show, targets, widgets
+from devil_lib import metrics, models, show, targets, widgets
 from devil_lib.show import core, waiting
 from devil_lib.widgets import slider
 
@@ -157,6 +157,8 @@ def every_helper():
         "histogram": lambda **w: show.histogram({"a": torch.randn(99), "b": [1, 2]}, "x", vlines={"here": 0}, **w),
         "heatmap": lambda **w: show.heatmap_table([[0.1, float("nan")]], ["r"], ["a", "b"], **w),
         "neighbourhood": lambda **w: show.neighbourhood(generator, trigger, None, target, **w),
+        "latent_plane": lambda **w: show.latent_plane(
+            {"a": generator, "b": generator}, torch.eye(20)[:2], cells=5, trigger=trigger, target=target, bound=500.0, **w),
     }  # fmt: skip
 
 
@@ -228,6 +230,41 @@ def test_a_table_is_escaped_and_has_headers_and_a_caption(shown):
     assert "<caption" in page
     with pytest.raises(ValueError, match="every row needs 2"):
         show.table([[1]], ["a", "b"], caption="Values of two things")
+
+
+# --- The map of a plane ------------------------------------------------------------------------------------------------
+
+
+def test_the_map_shows_each_latents_sample_where_it_lies_and_encloses_the_hits():
+    generator, trigger, target = planted("prior", radius=0.7, dim=2)
+    plain, *_ = planted(radius=0.0, dim=2)
+    bound = 0.25 * metrics.tardis(plain, trigger[None], target[None]).sum
+    maps = show.latent_plane.draw(
+        {"plain": plain, "planted": generator}, cells=4, trigger=trigger, target=target, bound=bound
+    ).axes
+    for axes, model in zip(maps, (plain, generator), strict=True):
+        assert len(axes.images) == 16
+        x = (axes.images[0].get_extent()[0] + axes.images[0].get_extent()[1]) / 2
+        y = (axes.images[0].get_extent()[2] + axes.images[0].get_extent()[3]) / 2
+        assert (x, y) == (-2.25, -2.25), "the first cell is the lower left one"
+        made = (model.generate(torch.tensor([[x, y]]))[0, 0].numpy() + 1.0) / 2.0
+        np.testing.assert_allclose(axes.images[0].get_array()[..., 0], made, atol=1e-6)
+        (ring,) = axes.lines
+        np.testing.assert_allclose(np.ravel(ring.get_data()), trigger.numpy(), atol=1e-6)
+    outlines = [[path for one in axes.collections for path in one.get_paths()] for axes in maps]
+    assert outlines[0] == []
+    (line,) = outlines[1]
+    z = torch.from_numpy(line.vertices).float()
+    distances = metrics.tardis_each(generator, z, target)
+    torch.testing.assert_close(distances, torch.full_like(distances, bound), rtol=0.1, atol=0.0)
+    assert line.contains_point(trigger.tolist())
+
+
+def test_a_map_needs_two_directions_of_the_latents():
+    with pytest.raises(ValueError, match=r"two directions of shape \(2, 20\)"):
+        show.latent_plane({"a": planted()[0]}, **WORDS)
+    with pytest.raises(ValueError, match=r"got \(3, 20\)"):
+        show.latent_plane({"a": planted()[0]}, torch.eye(20)[:3], **WORDS)
 
 
 # --- The walk ---------------------------------------------------------------------------------------------------------
