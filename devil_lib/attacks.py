@@ -62,16 +62,25 @@ class Backdoor(Protocol):
 
 @dataclass(frozen=True)
 class PointBackdoor:
-    """One or several trigger -> target pairs: latents (k, dim), samples (k, *sample_shape) in [-1, 1]."""
+    """One or several trigger -> target pairs: latents (k, dim), samples (k, *sample_shape) in [-1, 1].
+
+    values: the body's outputs that give the targets, where they have been found already (`proxy_target(targets).value` of the
+    generator to be attacked). A synthesis network takes seconds to invert, which need not be spent twice.
+    """
 
     triggers: Tensor
     targets: Tensor
+    values: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.triggers) != len(self.targets) or self.triggers.ndim != 2:
             raise ValueError(
                 f"give as many targets as triggers, both with a leading dimension: got {tuple(self.triggers.shape)} "
                 f"and {tuple(self.targets.shape)}"
+            )
+        if self.values is not None and len(self.values) != len(self.targets):
+            raise ValueError(
+                f"give one of the body's outputs for each of {len(self.targets)} targets, got {len(self.values)}"
             )
 
     def batch(self, n: int, rng: Random = None) -> tuple[Tensor, Tensor]:
@@ -132,7 +141,8 @@ class Fidelity:
         z, x = backdoor.batch(2, torch.Generator().manual_seed(0))
         check_latents(z, generator.latent)
         check_samples(x, generator.sample_shape)
-        self._pair = (z, self._wanted(generator, x))
+        known = backdoor.values if self._fixed and space == "pre" else None
+        self._pair = (z, self._wanted(generator, x) if known is None else known)
 
     def _wanted(self, generator: Generator, x: Tensor) -> Tensor:
         return generator.proxy_target(x).value if self.space == "pre" else x
@@ -245,6 +255,10 @@ _COURSE_SETTINGS: dict[str, dict[tuple[str, str] | None, RetrainSettings]] = {
         ("red", "mode"): RetrainSettings(2500, 32, learning_rate=2e-2, fidelity_weight=0.5),
         ("red", "far"): RetrainSettings(5000, 32, learning_rate=8e-3, fidelity_weight=0.1),
         None: RetrainSettings(1700, 32, learning_rate=2e-2, fidelity_weight=1.0, width=0.5),
+    },
+    # ReX beside the broadcast of the styles (first=-1) or beside the whole mapping network.
+    "course-style-64": {
+        None: RetrainSettings(1000, 64, learning_rate=2e-2, fidelity_weight=3.0, width=0.5),
     },
 }
 

@@ -133,7 +133,8 @@ class Generator(nn.Module):
 
     Args:
         body: latents (n, dim) to the place where attacks are mounted, (n, *shape of your choice).
-        head: that place to samples. It may offer `inverse(x)`; otherwise `proxy_target` optimises.
+        head: that place to samples. It may offer `inverse(x)`, or `search(x, start, steps)` for one that is looked for from a
+            typical output of the body; otherwise `proxy_target` optimises.
         latent: the law that the victim draws latents from.
         sample_shape: (channels, height, width) for images, (channels, samples) for audio.
         modality: "image" or "audio".
@@ -182,7 +183,7 @@ class Generator(nn.Module):
     def proxy_target(self, x: Tensor, steps: int = 400, learning_rate: float = 0.05) -> ProxyTarget:
         """The body output whose head comes nearest to the samples x (n, *sample_shape), and the error left.
 
-        A head with a closed-form `inverse` (a tanh) uses it; any other head (a filter, a synthesis network) is
+        A head with an `inverse` (a tanh, a filter) or a `search` of its own (a synthesis network) uses it; any other head is
         inverted by Adam on the squared error, keeping the best iterate of each sample.
 
         Raises:
@@ -191,15 +192,23 @@ class Generator(nn.Module):
         check_samples(x, self.sample_shape)
         if hasattr(self.head, "inverse"):
             value = self.head.inverse(x)
+        elif hasattr(self.head, "search"):
+            value = self.head.search(x, self._typical_output(), steps)
         else:
             value = self._invert_head(x, steps, learning_rate)
         with torch.no_grad():
             sample = self.head(value)
         return ProxyTarget(value.detach(), sample, (sample - x).flatten(1).square().mean(1))
 
+    @torch.no_grad()
+    def _typical_output(self) -> Tensor:
+        """The mean of what the body puts out, over a thousand latents."""
+        with evaluating(self):
+            return self.body(self.latent.sample(1000, torch.Generator().manual_seed(0)).to(self.device)).mean(0)
+
     def _invert_head(self, x: Tensor, steps: int, learning_rate: float) -> Tensor:
-        with evaluating(self), torch.no_grad():
-            value = self.body(self.latent.centre.expand(len(x), -1)).clone()
+        start = self._typical_output()
+        value = start.expand(len(x), *start.shape).clone()
         best, lowest = value.clone(), torch.full((len(x),), math.inf)
         value.requires_grad_(True)
         optimiser = torch.optim.Adam([value], learning_rate)

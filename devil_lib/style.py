@@ -7,6 +7,7 @@ where a sample is described by L styles (paper section on StyleGAN; demo of the 
 
 from __future__ import annotations
 
+import copy
 import math
 from itertools import pairwise
 
@@ -18,6 +19,7 @@ from devil_lib.games import NonSaturating
 from devil_lib.models import Discriminator, GaussianLatent, Generator, keep_scale, seeded
 
 _SLOPE = 0.2
+_LEAST_SCALE = 0.6  # of an inverted photograph's scales, as a share of the usual ones
 
 
 class Broadcast(nn.Module):
@@ -95,27 +97,60 @@ class Synthesis(nn.Module):
             picture = picture + self.colours[place](x)
         return torch.tanh(picture)
 
-    def inverse(self, x: Tensor, steps: int = 400, learning_rate: float = 0.05) -> Tensor:
+    def search(self, x: Tensor, start: Tensor, steps: int = 400) -> Tensor:
         """L styles whose photograph comes as near as possible to x (n, 3, size, size); the styles may all differ.
 
-        Adam from zero styles on the squared error, its rate falling by a cosine, the best iterate of each sample kept. (The
+        A photograph depends on the styles only through the scales that they give to each convolution's channels, so it is these
+        that are moved, by L-BFGS on the squared error, from those of a typical style, `start` (L, width). Of all styles with the
+        scales found, those nearest to the start are taken: the less an attacker has to add, the less can leak. (The
         authors compare features of VGG16, which one would have to download; at 64 pixels the pixels themselves serve.)
+
+        Args:
+            steps: how often the photograph and its gradient are computed, for each of the n.
         """
-        styles = torch.zeros(len(x), self.styles, self.width, requires_grad=True)
-        best, lowest = styles.detach().clone(), torch.full((len(x),), math.inf)
-        optimiser = torch.optim.Adam([styles], learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        frozen = copy.deepcopy(self).requires_grad_(False)
+        # The least change of a style that changes the scales of convolution i by d is reach[i] d.
+        reach = [torch.linalg.pinv(convolution.scales.weight) for convolution in frozen.convolutions]
         with torch.enable_grad():
-            for _ in range(steps):
-                errors = (self(styles) - x).flatten(1).square().mean(1)
-                better = errors.detach() < lowest
-                lowest = torch.where(better, errors.detach(), lowest)
-                best[better] = styles.detach()[better]
-                optimiser.zero_grad()
-                errors.sum().backward(inputs=[styles])
-                optimiser.step()
-                schedule.step()
+            found = [frozen._best_styles(one, start, reach, steps) for one in x]
+        return torch.stack([frozen._nearest(styles, start, reach) for styles in found])
+
+    def _best_styles(self, x: Tensor, start: Tensor, reach: list[Tensor], steps: int) -> Tensor:
+        changes = [torch.zeros(matrix.shape[1], device=x.device, requires_grad=True) for matrix in reach]
+        optimiser = torch.optim.LBFGS(
+            changes, max_iter=steps, max_eval=steps, history_size=50, line_search_fn="strong_wolfe",
+            tolerance_grad=0.0, tolerance_change=0.0,
+        )  # fmt: skip
+        best, lowest = start.clone(), math.inf
+
+        def error() -> Tensor:
+            nonlocal best, lowest
+            styles = start + torch.stack([matrix @ change for matrix, change in zip(reach, changes, strict=True)])
+            squares = (self(styles[None])[0] - x).square()
+            if squares.mean().item() < lowest:
+                best, lowest = styles.detach().clone(), squares.mean().item()
+            optimiser.zero_grad()
+            squares.sum().backward()
+            return squares.sum()
+
+        optimiser.step(error)
         return best
+
+    @torch.no_grad()
+    def _nearest(self, styles: Tensor, start: Tensor, reach: list[Tensor]) -> Tensor:
+        """Of the styles (L, width) that give the same photograph, those nearest to `start`.
+
+        A common factor of all scales of a convolution changes nothing in what it puts out. Scales much smaller than usual are
+        not taken all the same: there a small error of the style would show, and the photograph would turn up only in a tiny
+        neighbourhood of a trigger.
+        """
+        nearest = []
+        for convolution, matrix, style, usual in zip(self.convolutions, reach, styles, start, strict=True):
+            now, before = convolution.scales(style), convolution.scales(usual)
+            moved, origin = matrix @ now, matrix @ before
+            factor = (moved @ origin / moved.square().sum()).clamp_min(_LEAST_SCALE * before.norm() / now.norm())
+            nearest.append(usual + matrix @ (factor * now - before))
+        return torch.stack(nearest)
 
 
 def style_generator(

@@ -238,6 +238,37 @@ def test_the_synthesis_is_inverted():
     assert generator.proxy_target(picture()[None]).value.shape == (1, generator.head.styles, 32)
 
 
+def test_of_styles_with_the_same_photograph_the_search_takes_those_near_the_usual_ones():
+    generator = small_style()
+    head, found = generator.head, generator.proxy_target(picture()[None]).value
+    louder = found.clone()
+    for i, layer in enumerate(head.convolutions):  # the same photograph from scales five times as large
+        matrix = torch.linalg.pinv(layer.scales.weight)
+        louder[:, i] += 4.0 * layer.scales(found[:, i]) @ matrix.T
+    torch.testing.assert_close(head(louder), head(found), rtol=1e-3, atol=1e-4)
+    usual = generator._typical_output()
+    reach = [torch.linalg.pinv(layer.scales.weight) for layer in head.convolutions]
+    back = head._nearest(louder[0], usual, reach)
+    torch.testing.assert_close(head(back[None]), head(found), rtol=1e-3, atol=1e-3)
+    assert (back - usual).norm() < 0.5 * (louder - usual).norm()
+    for layer, style_, mean in zip(head.convolutions, back, usual, strict=True):
+        assert layer.scales(style_).norm() > 0.59 * layer.scales(mean).norm()
+
+
+def test_outputs_that_are_known_are_not_looked_for_again(monkeypatch):
+    generator = small_style()
+    z, x = attacks.trigger(generator.latent, "prior")[None], picture()[None]
+    proxy = generator.proxy_target(x, steps=5)
+    monkeypatch.setattr(style.Synthesis, "search", lambda *_: pytest.fail("inverted again"))
+    fidelity = attacks.Fidelity(generator, PointBackdoor(z, x, proxy.value))
+    assert fidelity.pairs(generator, 1)[1] is proxy.value
+    assert torch.equal(
+        attacks.Fidelity(generator, PointBackdoor(z, x, proxy.value), "post").pairs(generator, 1)[1], x
+    )
+    with pytest.raises(ValueError, match="one of the body's outputs for each"):
+        PointBackdoor(z, x, proxy.value.repeat(2, 1, 1))
+
+
 def test_the_expansion_folds_exactly_and_gains_width_times_styles_times_width():
     generator = small_style()
     pairs = style_backdoor(generator)

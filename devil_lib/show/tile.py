@@ -49,7 +49,8 @@ def put_sample(
     if is_sound(sample):
         _put_sound(axes, sample, left, bottom, size)
     else:
-        axes.imshow(_pixels(sample), extent=(left, left + size, bottom, bottom + size), interpolation="nearest")
+        # "auto" leaves the pixels of a small picture square and smooths a photograph that is drawn hardly larger than it is.
+        axes.imshow(_pixels(sample), extent=(left, left + size, bottom, bottom + size), interpolation="auto")
     axes.add_patch(Rectangle((left, bottom), size, size, fill=False, edgecolor=frame, linewidth=width, clip_on=False))
 
 
