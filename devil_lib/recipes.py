@@ -162,7 +162,7 @@ WAVE_GAME = games.Wasserstein(critic_steps=1, share=0.5)
 WAVE = training.GanSettings(
     steps=13000, batch_size=32, learning_rate=4e-4, beta1=0.5, beta2=0.9, averaging=0.998, precision="bfloat16"
 )
-WAVE_STEPS = {"spoken-digits": 13000, "drums": 5000}
+WAVE_STEPS = {"spoken-digits": 13000, "drums": 3500}
 STYLE = training.GanSettings(
     steps=14000, batch_size=16, learning_rate=4e-4, beta1=0.0, beta2=0.99, averaging=0.998, precision="bfloat16"
 )
