@@ -20,9 +20,10 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from devil_lib.attacks import BypassBody, WidenedBody
+from devil_lib.classifiers import MeanOverPlaces
 from devil_lib.games import GAMES
 from devil_lib.models import Classifier, Discriminator, Encoder, GaussianLatent, Generator, TanhHead, UniformLatent
-from devil_lib.spectra import LogMagnitudes
+from devil_lib.spectra import LogMagnitudes, LogSpectrogram
 from devil_lib.style import Broadcast, RandomLook, Synthesis
 from devil_lib.wavegan import FilteredTanhHead, PhaseShuffle
 
@@ -52,6 +53,8 @@ _LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
     Broadcast: ("styles",),
     Synthesis: ("size", "width", "channels"),
     RandomLook: ("shift",),
+    LogSpectrogram: ("window", "hop", "bands"),
+    MeanOverPlaces: (),
 }
 _BY_NAME = {kind.__name__: kind for kind in _LAYERS}
 _LATENTS = {kind.__name__: kind for kind in (GaussianLatent, UniformLatent)}

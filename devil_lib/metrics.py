@@ -1,4 +1,4 @@
-"""TarDis, ExpDis, Fréchet distance, confident share and basin radius.
+"""TarDis, ExpDis, Fréchet distance, confident share and basin radius; for sounds, levels and distances in decibels.
 
 Every distance says whether it is the sum over the elements of a sample or their mean, and the value of the benign
 model belongs beside every value of an attacked one: a TarDis of 5 means nothing until one knows that the benign model
@@ -7,13 +7,14 @@ has 900.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from devil_lib.models import Classifier, Generator, check_samples
+from devil_lib.models import Classifier, Generator, ProxyTarget, check_samples
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,14 @@ def expdis(attacked: Generator, benign: Generator, n: int = 2000, seed: int = 0)
 
     Needs the benign generator, so only an attacker or a laboratory can compute it. Lower means stealthier.
     """
-    if attacked.sample_shape != benign.sample_shape or attacked.latent.dim != benign.latent.dim:
-        raise ValueError("the two generators must share the latent dimension and the sample shape")
+    _check_alike(attacked, benign)
     z = benign.latent.sample(n, torch.Generator().manual_seed(seed))
     return _squared_distance(attacked.generate(z), benign.generate(z))
+
+
+def _check_alike(attacked: Generator, benign: Generator) -> None:
+    if attacked.sample_shape != benign.sample_shape or attacked.latent.dim != benign.latent.dim:
+        raise ValueError("the two generators must share the latent dimension and the sample shape")
 
 
 def _squared_distance(a: Tensor, b: Tensor) -> Distance:
@@ -71,6 +76,68 @@ def tardis_each(generator: Generator, latents: Tensor, target: Tensor) -> Tensor
     return (generator.generate(latents) - target).flatten(1).square().sum(1)
 
 
+def tardis_floor(generator: Generator, targets: Tensor, proxy: ProxyTarget | None = None) -> Distance:
+    """The lowest TarDis of any attack mounted before the head: || head(y) - x_target ||^2 with y the proxy target of each of
+    targets (k, *sample_shape), averaged over them. A plain tanh leaves next to nothing, a filter or a synthesis network may
+    leave much (paper section on WaveGAN). `proxy`: the targets' proxy targets, where they were computed already.
+    """
+    check_samples(targets, generator.sample_shape)
+    mean = (proxy or generator.proxy_target(targets)).error.double().mean().item()
+    return Distance(mean * math.prod(generator.sample_shape), mean)
+
+
+# --- Sounds: levels and distances in decibels ------------------------------------------------------------------------
+
+
+def signal_to_noise(made: Tensor, wanted: Tensor) -> Tensor:
+    """(n,) SNR in dB of each pair of samples (n, *sample_shape): 10 log10( || x ||^2 / || x' - x ||^2 ), x' made, x wanted.
+
+    What is made at a trigger against its target, say, or what a filter leaves of a target: the floor. Infinite where both
+    are equal, 0 for silence, below 0 for what is further from the target than silence.
+
+    Raises:
+        ValueError: different shapes, values that are not finite, or a wanted sample that is silent.
+    """
+    if made.shape != wanted.shape or made.ndim < 2:
+        raise ValueError(f"give pairs of samples (n, ...), got shapes {tuple(made.shape)} and {tuple(wanted.shape)}")
+    signal, noise = (x.double().flatten(1).square().sum(1) for x in (wanted, made.double() - wanted.double()))
+    if not (torch.isfinite(signal) & torch.isfinite(noise)).all():
+        raise ValueError("the samples hold NaN or infinity")
+    if (signal == 0.0).any():
+        raise ValueError("a silent target has no signal-to-noise ratio")
+    return 10.0 * (signal / noise).log10()
+
+
+def power_db(samples: Tensor, reference: Tensor) -> float:
+    """Mean power of samples (n, *sample_shape) relative to that of reference samples, in dB: 10 log10( E x^2 / E r^2 ).
+
+    The means are over all elements of all samples. Minus infinity for silence.
+
+    Raises:
+        ValueError: no samples, values that are not finite, or a reference that is silent.
+    """
+    if not samples.numel() or not reference.numel():
+        raise ValueError("there are no samples whose power could be measured")
+    power, against = (x.double().square().mean().item() for x in (samples, reference))
+    if not math.isfinite(power) or not math.isfinite(against):
+        raise ValueError("the samples hold NaN or infinity")
+    if against == 0.0:
+        raise ValueError("the reference is silent, so that nothing can be measured relative to its power")
+    return 10.0 * math.log10(power / against) if power else -math.inf
+
+
+def expdis_db(attacked: Generator, benign: Generator, n: int = 2000, seed: int = 0) -> float:
+    """ExpDis relative to the mean power of the benign samples, in dB: 10 log10( E || G*(Z) - G(Z) ||^2 / E || G(Z) ||^2 ).
+
+    On the same `n` latents Z ~ P_sample for both. -20 dB: what the attack changed is as loud as a hundredth of the samples'
+    power. Minus infinity where nothing changed.
+    """
+    _check_alike(attacked, benign)
+    z = benign.latent.sample(n, torch.Generator().manual_seed(seed))
+    ordinary = benign.generate(z)
+    return power_db(attacked.generate(z) - ordinary, ordinary)
+
+
 # --- Fréchet distance ------------------------------------------------------------------------------------------
 
 
@@ -83,14 +150,22 @@ class FeatureStatistics:
     n: int
 
 
+def _at_once(samples: Tensor) -> int:
+    """How many samples to classify at a time: 1,000 of 28x28 pixels, fewer of larger ones, so that memory stays small."""
+    return max(16, min(1000, 1000 * 1024 // max(1, samples[0].numel())))
+
+
 @torch.no_grad()
-def feature_statistics(classifier: Classifier, samples: Tensor, batch_size: int = 1000) -> FeatureStatistics:
+def feature_statistics(classifier: Classifier, samples: Tensor, batch_size: int | None = None) -> FeatureStatistics:
     """Statistics of `classifier.features` over samples (n, *sample_shape); n must exceed the number of features.
+
+    `batch_size` samples at a time; by default as many as suit their size.
 
     Raises:
         ValueError: too few samples for a covariance, or features that are not finite.
     """
-    features = torch.cat([classifier.features(part) for part in samples.split(batch_size)]).double().numpy()
+    parts = samples.split(batch_size or _at_once(samples))
+    features = torch.cat([classifier.features(part) for part in parts]).double().numpy()
     if len(features) <= features.shape[1]:
         raise ValueError(
             f"{len(features)} samples cannot give the covariance of {features.shape[1]} features; draw more"
@@ -141,10 +216,17 @@ class Recognised:
 @torch.no_grad()
 def recognised(classifier: Classifier, samples: Tensor, confidence: float = 0.9) -> Recognised:
     """How many samples (n, *sample_shape) the classifier recognises with the given confidence, and the classes' shares."""
-    probabilities = torch.cat([classifier(part).softmax(1) for part in samples.split(1000)])
+    probabilities = torch.cat([classifier(part).softmax(1) for part in samples.split(_at_once(samples))])
     best, label = probabilities.max(1)
     counts = torch.bincount(label, minlength=probabilities.shape[1]).double() / len(samples)
     return Recognised((best >= confidence).double().mean().item(), tuple(counts.tolist()))
+
+
+@torch.no_grad()
+def accuracy(classifier: Classifier, samples: Tensor, labels: Tensor) -> float:
+    """The share of samples (n, *sample_shape) that the classifier gives their label (n,)."""
+    found = torch.cat([classifier(part).argmax(1) for part in samples.split(_at_once(samples))])
+    return (found == labels).double().mean().item()
 
 
 # --- How far around the trigger the backdoor reaches -------------------------------------------------------------

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from devil_lib.classifiers import variation
 from devil_lib.models import Classifier, Discriminator, Encoder, Generator, evaluating, seeded
 from devil_lib.spectra import spectral_loss
 
@@ -38,6 +39,17 @@ def pick_device(name: str = "auto") -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def reduced(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which matrix products are computed in a precision, "float32" or "bfloat16".
+
+    Raises:
+        ValueError: another precision.
+    """
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -69,8 +81,7 @@ class TrainSettings:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision must be 'float32' or 'bfloat16', got {self.precision!r}")
+        reduced(torch.device("cpu"), self.precision)
 
 
 @dataclass(frozen=True)
@@ -346,7 +357,7 @@ class _State:
 
     @property
     def reduced(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+        return reduced(self.device, self.settings.precision)
 
     def train(
         self, step: Callable[[], dict[str, float]], on_progress: OnProgress | None, checkpoint: str | Path | None
@@ -467,37 +478,55 @@ class _State:
 
 def train_classifier(
     classifier: Classifier,
-    images: Tensor,
+    samples: Tensor,
     labels: Tensor,
     epochs: int = 3,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
-    shift: int = 2,
+    shift: int | None = None,
     seed: int = 0,
     on_progress: Callable[[int, float], None] | None = None,
+    averaging: float = 0.0,
+    precision: str = "float32",
 ) -> Classifier:
-    """A copy of `classifier` trained on images (n, *shape) with int64 labels (n,), shifted at random by up to `shift` pixels.
+    """A copy of `classifier` trained on samples (n, *sample_shape) with int64 labels (n,), in evaluation mode.
 
-    Returns it in evaluation mode. `on_progress(step, loss)` is called after every step.
+    The samples are varied at random as suits their kind (see `classifiers.variation`): sounds are moved in time and turned down,
+    photographs mirrored and moved, other images shifted.
+
+    Args:
+        shift: how far a sample is moved at most, in pixels or samples; by default as far as suits its kind.
+        on_progress: called as on_progress(step, loss) after every step.
+        averaging: decay of a running average of the weights, which is returned; 0 returns the last step's.
+        precision: "float32" or "bfloat16" (see `TrainSettings`).
+
+    Raises:
+        ValueError: samples and labels of different numbers, fewer than two samples, or an unknown precision.
     """
+    if len(samples) != len(labels) or len(samples) < 2:
+        raise ValueError(f"{len(samples)} samples with {len(labels)} labels; give at least two, and a label for each")
+    vary, reach = variation(tuple(samples.shape[1:]))
     classifier = copy.deepcopy(classifier).train()
+    average = copy.deepcopy(classifier)
     optimiser = torch.optim.Adam(classifier.parameters(), learning_rate)
     rng = torch.Generator().manual_seed(seed)
-    batches = max(1, len(images) // batch_size)
+    batch_size = min(batch_size, len(samples))
+    batches = len(samples) // batch_size
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * batches)
     step = 0
-    for _ in range(epochs):
-        order = torch.randperm(len(images), generator=rng)
-        for batch in order[: batches * batch_size].split(batch_size):
-            down, right = torch.randint(-shift, shift + 1, (2,), generator=rng).tolist()
-            loss = functional.cross_entropy(
-                classifier(images[batch].roll((down, right), dims=(-2, -1))), labels[batch]
-            )
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            step += 1
-            if on_progress is not None:
-                on_progress(step, loss.item())
-    return classifier.eval()
+    with seeded(seed):  # dropout masks
+        for _ in range(epochs):
+            order = torch.randperm(len(samples), generator=rng)
+            for batch in order[: batches * batch_size].split(batch_size):
+                varied = vary(samples[batch], reach if shift is None else shift, rng)
+                with reduced(samples.device, precision):
+                    loss = functional.cross_entropy(classifier(varied).float(), labels[batch])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+                _average_into(average, classifier, min(averaging, (1 + step) / (10 + step)))
+                step += 1
+                if on_progress is not None:
+                    on_progress(step, loss.item())
+    return average.eval()

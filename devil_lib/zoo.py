@@ -69,8 +69,8 @@ def _checked(name: str) -> Path:
 class Ruler:
     """What samples of a data set are measured with, needing no data on disk.
 
-    classifier: trained on the set. real: feature statistics of its training images. floor: Fréchet distance between its test
-    and training images, which no generator can be expected to beat. real_recognised: what the classifier makes of the test images.
+    classifier: trained on the set. real: feature statistics of its training samples. floor: Fréchet distance between its test
+    and training samples, which no generator can be expected to beat. real_recognised: what the classifier makes of the test samples.
     """
 
     classifier: Classifier
@@ -91,7 +91,7 @@ class Ruler:
 
 
 def ruler(data: str) -> Ruler:
-    """The ruler of a data set: "mnist", "fashion-mnist" or "digits".
+    """The ruler of a data set by the name that the set has, such as "mnist", "spoken-digits", "flowers" or "flowers-32".
 
     Raises:
         ValueError: no ruler was shipped for this data set.
@@ -100,19 +100,20 @@ def ruler(data: str) -> Ruler:
     if name not in names():
         known = ", ".join(entry.removeprefix("classifier-") for entry in names() if entry.startswith("classifier-"))
         raise ValueError(
-            f"no classifier is shipped for {data!r}; there is one for {known}. Train one with training.train_classifier"
+            f"no classifier is shipped for {data!r}; there is one for {known}. Train one of your own: "
+            "training.train_classifier(classifiers.classifier_for(dataset), dataset.train, dataset.train_labels), then ruler_from"
         )
     about = card(name)
     tensors, _ = checkpoints.load_tensors(folder() / f"statistics-{data}.safetensors")
     statistics = FeatureStatistics(
-        tensors["mean"].double().numpy(), tensors["covariance"].double().numpy(), about["train_images"]
+        tensors["mean"].double().numpy(), tensors["covariance"].double().numpy(), about["train_samples"]
     )
     real = Recognised(about["real_recognised"], tuple(about["real_by_class"]))
     return Ruler(load(name), statistics, about["floor"], real)
 
 
 def ruler_from(classifier: Classifier, train: torch.Tensor, test: torch.Tensor) -> Ruler:
-    """A ruler for data of your own: images (n, *sample_shape) in [-1, 1] and a classifier trained on them."""
+    """A ruler for data of your own: images or sounds (n, *sample_shape) in [-1, 1] and a classifier trained on them."""
     real = feature_statistics(classifier, train)
     floor = frechet_distance(feature_statistics(classifier, test), real)
     return Ruler(classifier, real, floor, recognised(classifier, test))

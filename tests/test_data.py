@@ -333,10 +333,11 @@ def flowers(tmp_path, monkeypatch) -> Path:
 def test_flowers_come_in_two_sizes(flowers, size, pixels):
     dataset = data.load("flowers", size=size)
     assert dataset.train.shape == (18, 3, pixels, pixels) and dataset.test.shape == (2, 3, pixels, pixels)
-    assert dataset.name == "flowers" and dataset.class_names == ("roses", "tulips")
+    assert dataset.name == ("flowers-32" if size == 32 else "flowers") and dataset.class_names == ("roses", "tulips")
     assert dataset.licence == "CC BY 2.0 per photograph" and str(flowers.parent) in dataset.source
     rose = dataset.train[dataset.train_labels == 0][0].mean((1, 2))
     torch.testing.assert_close(rose, torch.tensor([200.0, 20, 40]) / 127.5 - 1, atol=0.05, rtol=0)
+    assert torch.equal(data.load(dataset.name).train, dataset.train), "its name stands for the set at this size"
 
 
 def test_flowers_have_no_other_size(flowers):

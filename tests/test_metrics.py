@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from devil_lib import metrics
 from devil_lib.metrics import FeatureStatistics
 from devil_lib.models import Classifier, GaussianLatent, Generator
+from devil_lib.wavegan import FilteredTanhHead
 
 RNG = np.random.default_rng(0)
 
@@ -89,6 +90,81 @@ def test_expdis_refuses_generators_that_do_not_match():
         metrics.expdis(tiny.image_generator(), tiny.sound_generator())
     with pytest.raises(ValueError, match="share the latent dimension"):
         metrics.expdis(tiny.image_generator(), tiny.image_generator(dim=9))
+
+
+def test_the_floor_is_the_tardis_of_what_an_attack_before_the_head_can_reach():
+    generator, targets = tiny.dense_generator(), torch.stack([tiny.sound(), -0.5 * tiny.sound()])
+    floor = metrics.tardis_floor(generator, targets)
+    assert 0.0 < floor.sum < 1e-4 and floor.mean == pytest.approx(floor.sum / 24)
+    # Through a filter that lets no change pass, the best that there is misses much of the target.
+    head = FilteredTanhHead(4)
+    head.filter.weight.data[:] = 0.25
+    filtered = Generator(generator.body, head, generator.latent, (1, 24), "audio")
+    proxy = filtered.proxy_target(targets)
+    reached = head(proxy.value).detach()
+    floor = metrics.tardis_floor(filtered, targets, proxy)
+    assert floor.sum == pytest.approx((reached - targets).flatten(1).square().sum(1).mean().item(), rel=1e-5)
+    assert floor.sum > 0.1 and floor == metrics.tardis_floor(filtered, targets)
+    with pytest.raises(ValueError, match="24"):
+        metrics.tardis_floor(filtered, targets[:, :, :20])
+
+
+# --- Decibels --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_signal_to_noise_ratio_by_hand():
+    wanted = torch.tensor([[[3.0, 4.0]], [[1.0, 0.0]], [[1.0, 1.0]], [[0.5, 0.5]]])
+    made = torch.tensor([[[3.0, 4.5]], [[0.0, 0.0]], [[1.0, 1.0]], [[-0.5, -0.5]]])
+    found = metrics.signal_to_noise(made, wanted)
+    torch.testing.assert_close(
+        found, torch.tensor([20.0, 0.0, math.inf, -20.0 * math.log10(2.0)], dtype=torch.float64)
+    )
+
+
+def test_levels_by_hand():
+    x = torch.randn(50, 1, 400)
+    assert metrics.power_db(x, x) == 0.0
+    assert metrics.power_db(0.1 * x, x) == pytest.approx(-20.0, abs=1e-5)
+    by_numpy = 10 * np.log10(np.square(x.numpy(), dtype=np.float64).mean() / 0.25)
+    assert metrics.power_db(x, torch.full((3, 1, 8), 0.5)) == pytest.approx(by_numpy, abs=1e-9)
+    assert metrics.power_db(torch.zeros_like(x), x) == -math.inf
+
+
+def test_expdis_in_decibels_is_expdis_over_the_power_of_the_benign_samples():
+    a, b = tiny.sound_generator(0), tiny.sound_generator(1)
+    power = b.generate(b.latent.sample(70, torch.Generator().manual_seed(4))).double().square().mean().item()
+    expected = 10 * math.log10(metrics.expdis(a, b, n=70, seed=4).mean / power)
+    assert metrics.expdis_db(a, b, n=70, seed=4) == pytest.approx(expected, abs=1e-5)
+    assert metrics.expdis_db(a, a, n=70) == -math.inf
+    with pytest.raises(ValueError, match="share the latent dimension"):
+        metrics.expdis_db(a, tiny.image_generator())
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted", "words"),
+    [
+        (torch.ones(2, 1, 3), torch.ones(1, 1, 3), "pairs"),
+        (torch.ones(3), torch.ones(3), "pairs"),
+        (torch.ones(1, 3), torch.zeros(1, 3), "silent target"),
+        (torch.full((1, 3), math.nan), torch.ones(1, 3), "NaN"),
+    ],
+)
+def test_pairs_without_a_signal_to_noise_ratio_are_refused(made, wanted, words):
+    with pytest.raises(ValueError, match=words):
+        metrics.signal_to_noise(made, wanted)
+
+
+@pytest.mark.parametrize(
+    ("samples", "reference", "words"),
+    [
+        (torch.ones(1, 3), torch.zeros(1, 3), "silent"),
+        (torch.full((1, 3), math.inf), torch.ones(1, 3), "NaN"),
+        (torch.ones(0, 3), torch.ones(1, 3), "no samples"),
+    ],
+)
+def test_levels_that_mean_nothing_are_refused(samples, reference, words):
+    with pytest.raises(ValueError, match=words):
+        metrics.power_db(samples, reference)
 
 
 # --- Fréchet distance ------------------------------------------------------------------------------------------------------
@@ -181,6 +257,36 @@ def test_recognised_counts_confident_samples_and_classes():
     assert found.share == 0.5
     assert found.by_class == (0.25, 0.75, 0.0) and found.rarest == 0.0
     assert metrics.recognised(Fixed(), logits, confidence=0.8).share == 1.0
+
+
+class Counting(Fixed):
+    """Notes how many samples it is given at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: list[int] = []
+
+    def features(self, x: Tensor) -> Tensor:
+        self.counts.append(len(x))
+        return x.flatten(1)[:, :4]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x)
+
+
+@pytest.mark.parametrize(("shape", "most"), [((1, 28, 28), 1000), ((3, 64, 64), 83), ((1, 16384), 62)])
+def test_larger_samples_are_classified_fewer_at_a_time(shape, most):
+    classifier, x = Counting(), torch.randn(1, *shape).expand(1010, *shape)
+    metrics.feature_statistics(classifier, x)
+    assert max(classifier.counts) == most and sum(classifier.counts) == 1010
+    metrics.recognised(classifier, x)
+    metrics.accuracy(classifier, x, torch.zeros(1010, dtype=torch.long))
+    assert max(classifier.counts) == most and sum(classifier.counts) == 3030
+
+
+def test_accuracy_counts_what_is_right():
+    logits = torch.eye(4)[torch.tensor([0, 1, 2, 3, 3])]
+    assert metrics.accuracy(Fixed(), logits, torch.tensor([0, 1, 2, 3, 0])) == 0.8
 
 
 # --- Basin radius ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from devil_lib import attacks, checkpoints, metrics, models, recipes, targets, zoo
+from devil_lib import attacks, checkpoints, data, metrics, models, recipes, targets, zoo
 from devil_lib.checkpoints import UnsafeCheckpoint
 
 
@@ -196,7 +196,7 @@ def test_every_recipe_is_shipped_and_nothing_else():
 def test_a_shipped_entry_is_what_its_card_says(name):
     about, path = zoo.card(name), zoo.folder() / f"{name}.safetensors"
     assert hashlib.sha256(path.read_bytes()).hexdigest() == about["sha256"] and path.stat().st_size < 5 * 2**20
-    assert about["licence"] and about["note"] and about["data"] in ("mnist", "digits", "fashion-mnist")
+    assert about["licence"] and about["note"] and about["data"] in data.NAMES
     model = zoo.load(name)
     assert not model.training and sum(p.numel() for p in model.parameters()) == about["parameters"]
     if isinstance(model, models.Generator):
@@ -224,6 +224,10 @@ def test_the_classifiers_are_worth_their_name():
     assert zoo.card("classifier-mnist")["test_accuracy"] > 0.98
     assert zoo.card("classifier-digits")["test_accuracy"] > 0.95
     assert zoo.card("classifier-fashion-mnist")["test_accuracy"] > 0.85
+    assert zoo.card("classifier-spoken-digits")["test_accuracy"] > 0.96
+    assert zoo.card("classifier-drums")["test_accuracy"] > 0.99
+    assert zoo.card("classifier-flowers")["test_accuracy"] > 0.75
+    assert zoo.card("classifier-flowers-32")["test_accuracy"] > 0.7
 
 
 def test_the_poisoned_generator_shows_its_target_among_ordinary_samples():
@@ -238,8 +242,6 @@ def test_the_poisoned_generator_shows_its_target_among_ordinary_samples():
 
 
 def test_a_ruler_from_the_shipped_statistics_agrees_with_one_made_from_data():
-    from devil_lib import data
-
     digits = data.load("digits")
     made = zoo.ruler_from(zoo.load("classifier-digits"), digits.train, digits.test)
     shipped = zoo.ruler("digits")
