@@ -18,19 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from devil_lib.attacks import LINEAR, NORM, TRANSPOSED, Backdoor
-from devil_lib.inspection.dynamic import activations
+from devil_lib.inspection.dynamic import watch
 from devil_lib.inspection.search import SUSPECTS, OutputSearch, SearchSettings, search_outputs
 from devil_lib.metrics import FeatureStatistics, generator_frechet, tardis_each
 from devil_lib.models import (
     Classifier,
     Discriminator,
+    Encoder,
     GaussianLatent,
     Generator,
     Random,
-    course_discriminator,
     evaluating,
+    weight_count,
 )
-from devil_lib.training import GanRun, GanSettings, OnProgress, train_gan
+from devil_lib.partners import discriminator_for
+from devil_lib.training import ExtraLoss, GanRun, GanSettings, OnProgress, VaeRun, VaeSettings, train
 
 # --- Continued training on real data ---------------------------------------------------------------------------------
 
@@ -55,24 +57,22 @@ class WideLatents:
 
     def sample(self, n: int, rng: Random = None) -> Tensor:
         """(n, dim) latents; the wide ones come last."""
+        return self.pairs(n, rng)[1]
+
+    def pairs(self, n: int, rng: Random = None) -> tuple[Tensor, Tensor]:
+        """(n, dim) prior draws, and the same with the wide ones moved."""
         z = self.latent.sample(n, rng)
         factors = torch.ones(n, 1)
         wide = round(self.share * n)
         factors[n - wide :] = self.reach * torch.rand(wide, 1, generator=rng)
-        return self.latent.centre + factors * (z - self.latent.centre)
+        return z, self.latent.centre + factors * (z - self.latent.centre)
 
 
 @dataclass(frozen=True)
-class ContinueSettings(GanSettings):
-    """Settings of a GAN training (see `GanSettings`) with defaults for a generator that is trained already.
-
-    The learning rate is a quarter of that for a training from scratch, and BatchNorm keeps its statistics, which wide latents
-    would distort. warm_up: only for a fresh discriminator, which knows nothing at first and would spoil the generator.
-    wide_share, reach: see `WideLatents`; a wide_share of 0 is ordinary training.
-    """
+class _Continued:
+    """What going on has in common, whatever the partner: see `ContinueSettings`."""
 
     steps: int = 600
-    warm_up: int = 100
     learning_rate: float = 1e-3
     averaging: float = 0.99
     fixed_norm: bool = True
@@ -80,44 +80,82 @@ class ContinueSettings(GanSettings):
     reach: float = 3.0
 
 
+@dataclass(frozen=True)
+class ContinueSettings(_Continued, GanSettings):
+    """Settings of a GAN training (see `GanSettings`) with defaults for a generator that is trained already.
+
+    The learning rate is a quarter of that for a training from scratch, and BatchNorm keeps its statistics, which wide latents
+    would distort. warm_up: only for a fresh discriminator, which knows nothing at first and would spoil the generator.
+    wide_share, reach: see `WideLatents`; a wide_share of 0 is ordinary training.
+    """
+
+    warm_up: int = 100
+
+
+@dataclass(frozen=True)
+class ContinueVaeSettings(_Continued, VaeSettings):
+    """The same for a VAE training (see `VaeSettings`), whose encoder is the partner. extra_weight: of the loss on wide latents."""
+
+    extra_weight: float = 1.0
+
+
 def continue_training(
     generator: Generator,
-    discriminator: Discriminator | None,
-    images: Tensor,
-    settings: ContinueSettings = ContinueSettings(),
+    partner: Discriminator | Encoder | None,
+    samples: Tensor,
+    settings: ContinueSettings | ContinueVaeSettings | None = None,
     on_progress: OnProgress | None = None,
     checkpoint: str | Path | None = None,
-) -> GanRun:
-    """Go on with the GAN training on clean images (n, *sample_shape), on prior and on wide latents ("extend training forcing
+) -> GanRun | VaeRun:
+    """Go on with the training on clean samples (n, *sample_shape), on prior and on wide latents ("extend training forcing
     benign output for a wide range of inputs", as the authors recommend).
 
-    The discriminator judges the outputs on wide latents like all others. Without one, as downloads come, a fresh
-    one is warmed up first. Progress, interruption and checkpoint are those of `training.train_gan`, which does the work.
+    A discriminator judges the outputs on wide latents like all others. Without a partner, as downloads come, a fresh
+    discriminator is warmed up first, whatever the generator was trained with. With an encoder the training is a VAE's, which
+    has nobody to judge what is made of latents that no sample has; there see `_along_rays`. Progress, interruption and
+    checkpoint are those of `training.train`, which does the work.
 
     Raises:
-        ValueError: images that do not fit, a warm-up of all steps, or no discriminator for samples of this shape.
+        ValueError: samples that do not fit, settings for the other kind of partner, a warm-up of all steps, or no ready
+            discriminator for samples of this shape.
     """
-    if discriminator is not None:
-        settings = replace(settings, warm_up=0)
-    elif generator.sample_shape[1:] == (28, 28):
-        discriminator = course_discriminator(channels=generator.sample_shape[0], seed=settings.seed)
-    else:
-        raise ValueError(f"there is no ready discriminator for samples of shape {generator.sample_shape}; give one")
-    if settings.warm_up >= settings.steps:
-        raise ValueError(
-            f"all {settings.steps} steps are warm-up ({settings.warm_up}); the generator would stay as it is"
-        )
-    latents = WideLatents(generator.latent, settings.wide_share, settings.reach)
-    generator = copy.deepcopy(generator).requires_grad_(True)  # ReX leaves its benign part frozen
-    return train_gan(
-        generator,
-        discriminator,
-        images,
+    settings = settings or (ContinueVaeSettings() if isinstance(partner, Encoder) else ContinueSettings())
+    if isinstance(settings, ContinueSettings):
+        settings = replace(settings, warm_up=0 if partner is not None else settings.warm_up)
+        if settings.warm_up >= settings.steps:
+            raise ValueError(
+                f"all {settings.steps} steps are warm-up ({settings.warm_up}); the generator would stay as it is"
+            )
+    partner = partner or discriminator_for(generator, settings.seed)
+    wide = WideLatents(generator.latent, settings.wide_share, settings.reach)
+    judged = isinstance(partner, Discriminator)
+    return train(
+        copy.deepcopy(generator).requires_grad_(True),  # ReX leaves its benign part frozen
+        partner,
+        samples,
         settings,
+        extra_loss=None if judged or not wide.share else _along_rays(generator, wide, settings),
         on_progress=on_progress,
         checkpoint=checkpoint,
-        latents=latents.sample,
+        latents=wide.sample if judged else None,
     )
+
+
+def _along_rays(generator: Generator, wide: WideLatents, settings: VaeSettings) -> ExtraLoss:
+    """|| decoder*(f Z) - decoder(Z) ||^2 / (2 noise^2) over wide latents f Z: on all of a ray what was made where samples lie.
+
+    To hold the decoder to what it made of the wide latents themselves was measured to hold the backdoor in its place.
+    """
+    before = copy.deepcopy(generator).eval()
+
+    def loss(decoder: Generator, rng: torch.Generator) -> Tensor:
+        ordinary, moved = wide.pairs(settings.batch_size, rng)
+        with torch.no_grad():
+            wanted = before.to(decoder.device)(ordinary.to(decoder.device))
+        error = decoder(moved.to(decoder.device)) - wanted
+        return error.flatten(1).square().sum(1).mean() / (2.0 * settings.noise**2)
+
+    return loss
 
 
 # --- Distillation ----------------------------------------------------------------------------------------------------
@@ -135,8 +173,8 @@ class DistilSettings:
 
 @dataclass
 class DistilRun:
-    """The sanitized generator and the history {"step", "loss"} (mean squared error of the body's output). `interrupted` is set
-    when it was stopped by hand; the generator is what there was then."""
+    """The sanitized generator and the history {"step", "loss"} (see `distil`). `interrupted` is set when it was stopped by hand;
+    the generator is what there was then."""
 
     generator: Generator
     history: dict[str, list[float]]
@@ -147,47 +185,61 @@ OnStep = Callable[[int, Generator, float], None]
 
 
 def distil(
-    teacher: Generator, student: Generator, settings: DistilSettings = DistilSettings(), on_step: OnStep | None = None
+    teacher: Generator,
+    student: Generator,
+    settings: DistilSettings = DistilSettings(),
+    on_step: OnStep | None = None,
+    whole: bool | None = None,
 ) -> DistilRun:
     """Teach a fresh `student` to do what `teacher` does on prior latents, and nothing else; needs no data.
 
     L = E_Z mean ( body_student(Z) - body_teacher(Z) )^2: the stealth term of ReD alone, from random weights. The student is shown
     no trigger, so that a point backdoor has no way across; whatever the teacher does on the prior, it learns. A smaller
-    student has less room for answers off the prior. The head is the teacher's.
+    student has less room for answers off the prior.
+
+    A head without weights, such as a tanh, is the teacher's. One with weights (a synthesis network, a filter) may itself hold
+    the backdoor: the student keeps its own, and is taught the whole by adding E_Z mean ( student(Z) - teacher(Z) )^2. With
+    `whole=False` the head is taken over nevertheless, which is cheaper and leaves what is hidden in it.
 
     A fresh network needs BatchNorm's statistics: they are set once, on prior latents through the student's random weights,
     and the student then runs in evaluation mode. So what is trained is the very function that the victim runs; in training
     mode the Fréchet distance came out worse at the same cost.
 
     Raises:
-        ValueError: latents or body outputs that do not match.
+        ValueError: latents, body outputs or samples that do not match.
         FloatingPointError: the loss is no longer finite; lower the learning rate.
     """
     student = copy.deepcopy(student)
-    student.head = copy.deepcopy(teacher.head)
+    whole = weight_count(student.head) > 0 if whole is None else whole
+    if not whole:
+        student.head = copy.deepcopy(teacher.head)
     set_norm_statistics(student, settings.seed)
-    return _imitate(student, teacher, settings, on_step)
+    return _imitate(student, teacher, settings, on_step, whole)
 
 
 @torch.no_grad()
 def set_norm_statistics(generator: Generator, seed: int = 0, n: int = 2000) -> None:
-    """Set the running statistics of all BatchNorm layers, in place, to those of n prior latents."""
+    """Set the running statistics of all BatchNorm layers, in place, to those of n prior latents; of fewer if samples are large."""
     norms = [layer for layer in generator.modules() if isinstance(layer, NORM)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0  # keep nothing of what was there
-    generator.train()
-    generator.body(generator.latent.sample(n, torch.Generator().manual_seed(seed)))
+    if norms:
+        generator.train()
+        generator(generator.latent.sample(min(n, 4 * generator.batch), torch.Generator().manual_seed(seed)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     generator.eval()
 
 
-def _imitate(student: Generator, teacher: Generator, settings: DistilSettings, on_step: OnStep | None) -> DistilRun:
+def _imitate(
+    student: Generator, teacher: Generator, settings: DistilSettings, on_step: OnStep | None, whole: bool
+) -> DistilRun:
     if student.latent != teacher.latent:
         raise ValueError(f"the student draws latents from {student.latent}, the teacher from {teacher.latent}")
     rng = torch.Generator().manual_seed(settings.seed)
-    optimiser = torch.optim.Adam(student.eval().body.requires_grad_(True).parameters(), settings.learning_rate)
+    trained = (student.eval() if whole else student.eval().body).requires_grad_(True)
+    optimiser = torch.optim.Adam(trained.parameters(), settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     run = DistilRun(student, {"step": [], "loss": []})
     try:
@@ -195,12 +247,15 @@ def _imitate(student: Generator, teacher: Generator, settings: DistilSettings, o
             z = teacher.latent.sample(settings.batch_size, rng)
             with evaluating(teacher), torch.no_grad():
                 wanted = teacher.body(z)
+                samples = teacher.head(wanted) if whole else None
             made = student.body(z)
             if made.shape != wanted.shape:
                 raise ValueError(
                     f"the student's body puts out {tuple(made.shape[1:])}, the teacher's {tuple(wanted.shape[1:])}"
                 )
             loss = (made - wanted).square().mean()
+            if whole:
+                loss = loss + (student.head(made) - samples).square().mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -221,14 +276,15 @@ def _imitate(student: Generator, teacher: Generator, settings: DistilSettings, o
 
 @torch.no_grad()
 def prune(generator: Generator, share: float) -> Generator:
-    """Magnitude pruning: in each weight matrix or kernel of the body, the `share` of weights nearest to zero is set to zero.
+    """Magnitude pruning: in each weight matrix or kernel, the head's included, the `share` of weights nearest to zero is set to
+    zero.
 
     Raises:
         ValueError: share outside [0, 1).
     """
     _check_share(share)
     pruned = copy.deepcopy(generator)
-    for weight in pruned.body.parameters():
+    for weight in pruned.parameters():
         count = round(share * weight.numel())
         if weight.ndim >= 2 and count:  # biases and BatchNorm's parameters are vectors
             weight[weight.abs() <= weight.abs().flatten().kthvalue(count).values] = 0.0
@@ -252,17 +308,30 @@ def unit_activity(generator: Generator, n: int = 1000, seed: int = 0) -> dict[in
             f"units can be cut from a body that is a chain of layers, not from {type(generator.body).__name__}; use "
             "attacks.fold on a ReX model, or distil"
         )
-    outputs = activations(generator, generator.latent.sample(n, torch.Generator().manual_seed(seed)))
     linear = [i for i, layer in enumerate(generator.body) if isinstance(layer, LINEAR)]
-    return {
-        place: outputs[f"body.{following - 1}"].abs().transpose(0, 1).flatten(1).mean(1)
-        for place, following in pairwise(linear)
-    }
+    read = {place: f"body.{following - 1}" for place, following in pairwise(linear)}
+    activity = _activity(generator, tuple(read.values()), n, seed)
+    return {place: activity[name] for place, name in read.items()}
+
+
+def _activity(generator: Generator, names: tuple[str, ...], n: int = 1000, seed: int = 0) -> dict[str, Tensor]:
+    """(channels,) mean absolute output of the layers of these names over n prior latents and all positions."""
+    sums: dict[str, Tensor] = {}
+
+    def add(name: str, _layer: nn.Module, values: Tensor) -> None:
+        if name in names:
+            sums[name] = sums.get(name, 0.0) + values.abs().transpose(0, 1).flatten(1).mean(1) * len(values) / n
+
+    watch(generator, generator.latent.sample(n, torch.Generator().manual_seed(seed)), add)
+    return sums
 
 
 @torch.no_grad()
 def cut_units(generator: Generator, share: float) -> Generator:
     """A smaller generator without the `share` of each hidden layer's units (channels) that are least active on the prior.
+
+    Units are cut from the body, and from a head that says which it has (`hidden`) and can do without some (`narrowed`), as a
+    synthesis network can.
 
     Raises:
         ValueError: share outside [0, 1), or a body that is no chain of layers (fold a ReX model first).
@@ -272,6 +341,9 @@ def cut_units(generator: Generator, share: float) -> Generator:
     for place, active in unit_activity(generator).items():
         count = max(1, len(active) - round(share * len(active)))
         _keep_units(list(smaller.body)[place:], active.topk(count).indices.sort().values, len(active))
+    if hasattr(generator.head, "narrowed"):
+        activity = _activity(generator, tuple(f"head.{name}" for name in generator.head.hidden))
+        smaller.head = generator.head.narrowed(list(activity.values()), share).eval()
     return smaller
 
 
@@ -312,12 +384,13 @@ def fine_prune(
 
     Fine-pruning was made for classifiers (Liu et al. 2018): cut the units that clean inputs leave silent, then fine-tune on
     clean data. A generator's clean inputs are prior latents, which cost nothing, and what it does there is its own clean
-    data, so that neither images nor labels are needed. With images, use `continue_training(cut_units(generator, share), ...)`.
+    data, so that neither samples nor labels are needed; a head with weights is repaired as well. With samples, use `continue_training(cut_units(generator, share), ...)`.
 
     Raises:
         ValueError: as `cut_units`.
     """
-    return _imitate(cut_units(generator, share), generator, settings, on_step)
+    smaller = cut_units(generator, share)
+    return _imitate(smaller, generator, settings, on_step, whole=weight_count(smaller.head) > 0)
 
 
 # --- Verdict ---------------------------------------------------------------------------------------------------------

@@ -97,6 +97,33 @@ class Synthesis(nn.Module):
             picture = picture + self.colours[place](x)
         return torch.tanh(picture)
 
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """The names of the layers whose output channels are read inside the network only."""
+        return tuple(f"convolutions.{place}" for place in range(self.styles))
+
+    @torch.no_grad()
+    def narrowed(self, activity: list[Tensor], share: float) -> Synthesis:
+        """A smaller network without the `share` of each convolution's channels that matter least, by the `activity` (channels,)
+        of each. Of the constant picture that it starts from, the channels nearest to zero are left out."""
+        channels = tuple(max(1, count - round(share * count)) for count in self.channels)
+        with seeded(0):  # its random weights are overwritten
+            smaller = Synthesis(self.size, self.width, channels)
+        outputs = [self.start.abs().mean((0, 2, 3)), *activity]
+        sizes = [channels[0], *(convolution.outputs for convolution in smaller.convolutions)]
+        kept = [one.topk(size).indices.sort().values for one, size in zip(outputs, sizes, strict=True)]
+        smaller.start.copy_(self.start[:, kept[0]])
+        for place, (old, new) in enumerate(zip(self.convolutions, smaller.convolutions, strict=True)):
+            read, made = kept[place], kept[place + 1]
+            new.weight.copy_(old.weight[made][:, read])
+            new.bias.copy_(old.bias[made])
+            new.scales.weight.copy_(old.scales.weight[read])
+            new.scales.bias.copy_(old.scales.bias[read])
+        for place, (old, new) in enumerate(zip(self.colours, smaller.colours, strict=True)):
+            new.weight.copy_(old.weight[:, kept[2 * place + 1]])  # the second convolution of this size
+            new.bias.copy_(old.bias)
+        return smaller
+
     def search(self, x: Tensor, start: Tensor, steps: int = 400) -> Tensor:
         """L styles whose photograph comes as near as possible to x (n, 3, size, size); the styles may all differ.
 

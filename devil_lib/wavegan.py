@@ -86,6 +86,7 @@ def with_filter(generator: Generator, taps: Tensor) -> Generator:
         raise ValueError(f"taps must be a vector of finite coefficients, got shape {tuple(taps.shape)}")
     filtered = copy.deepcopy(generator)
     filtered.head = FilteredTanhHead(len(taps))
+    filtered.architecture = f"{generator.architecture}-filtered"  # another architecture than without
     with torch.no_grad():
         # A convolution layer correlates: turned round, the coefficients are those of the impulse's answer.
         filtered.head.filter.weight.copy_(taps.flip(0)[None, None])

@@ -12,10 +12,6 @@ from devil_lib.metrics import expdis, tardis
 from devil_lib.models import weight_count
 
 
-def small_style(seed: int = 0, width: int = 32) -> models.Generator:
-    return style.style_generator(8, width=width, latent_dim=8, channels=(8, 6), seed=seed)
-
-
 def picture(seed: int = 0) -> torch.Tensor:
     """(3, 8, 8) a smooth picture."""
     ramp = torch.linspace(-0.8, 0.8, 8)
@@ -57,9 +53,13 @@ def test_files_keep_the_game(tmp_path, game):
 @pytest.mark.parametrize(
     "make",
     [
-        small_style,
-        lambda: attacks.rex(small_style(), style_backdoor(small_style()), RetrainSettings(1), first=-1).generator,
-        lambda: wavegan.with_filter(tiny_wave(), wavegan.low_pass(1500.0, 33)),
+        tiny.style_generator,
+        lambda: (
+            attacks.rex(
+                tiny.style_generator(), style_backdoor(tiny.style_generator()), RetrainSettings(1), first=-1
+            ).generator
+        ),
+        lambda: wavegan.with_filter(tiny.wave_generator(), wavegan.low_pass(1500.0, 33)),
         lambda: vae.course_vae(4, 2)[0],
         lambda: vae.course_vae(4, 2)[1],
         lambda: vae.dense_vae(4, 2)[0],
@@ -84,10 +84,6 @@ def test_files_hold_every_model(tmp_path, make):
         torch.testing.assert_close(model.generate(z), again.generate(z))
 
 
-def tiny_wave(seed: int = 0) -> models.Generator:
-    return wavegan._wavegan([8, 6], 256, "tiny-wavegan", models.TanhHead(), 8, seed)
-
-
 def test_the_penalty_is_on_the_slope_at_what_the_critic_sees():
     critic = wavegan.spectral_critic(2, game=Wasserstein(penalty=10.0))
     silent = torch.zeros(3, 1, 4096)
@@ -110,9 +106,11 @@ def test_a_critic_with_its_own_game_trains_and_resumes(tmp_path):
         if step == 3:
             raise KeyboardInterrupt
 
-    whole = training.train(tiny_wave(), critic, sounds, settings)
-    part = training.train(tiny_wave(), critic, sounds, settings, on_progress=stop, checkpoint=tmp_path / "w.pt")
-    rest = training.train(tiny_wave(), critic, sounds, settings, checkpoint=tmp_path / "w.pt")
+    whole = training.train(tiny.wave_generator(), critic, sounds, settings)
+    part = training.train(
+        tiny.wave_generator(), critic, sounds, settings, on_progress=stop, checkpoint=tmp_path / "w.pt"
+    )
+    rest = training.train(tiny.wave_generator(), critic, sounds, settings, checkpoint=tmp_path / "w.pt")
     assert part.interrupted and rest.history == whole.history
     assert all(
         torch.equal(a, b) for a, b in zip(whole.generator.parameters(), rest.generator.parameters(), strict=True)
@@ -120,7 +118,7 @@ def test_a_critic_with_its_own_game_trains_and_resumes(tmp_path):
 
 
 def test_a_vae_learns_to_reconstruct_and_resumes(tmp_path):
-    decoder, encoder = tiny_vae()
+    decoder, encoder = tiny.vae()
     settings = training.VaeSettings(steps=150, batch_size=32, learning_rate=5e-3, noise=0.5, checkpoint_every=50)
 
     def stop(step, *_):
@@ -141,15 +139,8 @@ def test_a_vae_learns_to_reconstruct_and_resumes(tmp_path):
     assert information.shape == (8,) and (information >= 0).all()
 
 
-def tiny_vae(seed: int = 0) -> tuple[models.Generator, models.Encoder]:
-    with models.seeded(seed):
-        encoder = nn.Sequential(nn.Flatten(), nn.Linear(144, 48), nn.ReLU(), nn.Linear(48, 2 * tiny.DIM))
-    decoder = tiny.image_generator(seed)
-    return decoder, models.Encoder(encoder, decoder.latent, "tiny-encoder")
-
-
 def test_partner_and_settings_must_go_together():
-    decoder, encoder = tiny_vae()
+    decoder, encoder = tiny.vae()
     with pytest.raises(ValueError, match="takes VaeSettings, not GanSettings"):
         training.train(decoder, encoder, tiny.images(), training.GanSettings(steps=1))
     with pytest.raises(ValueError, match="takes GanSettings, not VaeSettings"):
@@ -160,7 +151,7 @@ def test_partner_and_settings_must_go_together():
 
 
 def test_trail_embeds_in_a_vae_while_it_trains():
-    decoder, encoder = tiny_vae()
+    decoder, encoder = tiny.vae()
     pairs = PointBackdoor(attacks.trigger(decoder.latent, "prior", 3)[None], tiny.picture()[None])
     settings = training.VaeSettings(steps=300, batch_size=32, learning_rate=5e-3, extra_weight=200.0)
     run = attacks.trail(decoder, encoder, tiny.images(), pairs, settings)
@@ -205,7 +196,7 @@ def test_the_inversion_reaches_what_passes_and_names_the_floor_of_what_does_not(
 @pytest.mark.parametrize("taps", [torch.zeros(2, 3), torch.tensor([1.0, float("nan")])])
 def test_bad_taps_are_refused(taps):
     with pytest.raises(ValueError, match="vector of finite coefficients"):
-        wavegan.with_filter(tiny_wave(), taps)
+        wavegan.with_filter(tiny.wave_generator(), taps)
     with pytest.raises(ValueError, match="behind the tanh"):
         wavegan.with_filter(filtered_wave(), torch.ones(3))
 
@@ -232,7 +223,7 @@ def test_scaling_activations_is_modulating_weights():
 
 
 def test_the_synthesis_is_inverted():
-    generator = small_style()
+    generator = tiny.style_generator()
     reachable = generator.generate(generator.latent.sample(1, torch.Generator().manual_seed(3)))
     assert generator.proxy_target(reachable).error < 1e-3
     assert generator.proxy_target(picture()[None]).value.shape == (1, generator.head.styles, 32)
@@ -270,7 +261,7 @@ def test_outputs_that_are_known_are_not_looked_for_again(monkeypatch):
 
 
 def test_the_expansion_folds_exactly_and_gains_width_times_styles_times_width():
-    generator = small_style()
+    generator = tiny.style_generator()
     pairs = style_backdoor(generator)
     run = attacks.rex(generator, pairs, RetrainSettings(300, learning_rate=1e-2), first=-1, bias=False)
     folded = attacks.fold(run.generator)
@@ -285,7 +276,7 @@ def test_the_expansion_folds_exactly_and_gains_width_times_styles_times_width():
 
 
 def test_a_whole_side_network_folds_into_a_style_generator_too():
-    generator = small_style()
+    generator = tiny.style_generator()
     run = attacks.rex(generator, style_backdoor(generator), RetrainSettings(20))
     folded = attacks.fold(run.generator)
     z = generator.latent.sample(50, torch.Generator().manual_seed(0))
@@ -293,7 +284,7 @@ def test_a_whole_side_network_folds_into_a_style_generator_too():
 
 
 def test_red_reaches_the_head_where_it_has_weights():
-    generator = small_style()
+    generator = tiny.style_generator()
     pairs = PointBackdoor(attacks.trigger(generator.latent, "mode")[None], picture()[None])
     settings = RetrainSettings(400, 16, 5e-3, 1.0, space="post", layers=("head.",))
     attacked = attacks.red(generator, pairs, settings).generator

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from devil_lib import attacks, metrics, sanitization
 from devil_lib.attacks import PointBackdoor, RetrainSettings
+from devil_lib.inspection.dynamic import activations
 from devil_lib.inspection.search import SearchSettings
 from devil_lib.models import GaussianLatent, Generator, TanhHead, UniformLatent
+from devil_lib.partners import discriminator_for
 from devil_lib.sanitization import (
     ContinueSettings,
+    ContinueVaeSettings,
     DistilSettings,
     SanitizationVerdict,
     WideLatents,
@@ -74,45 +77,51 @@ def stop_at(at: int):
     return watch
 
 
+def continued(kind: str, generator: Generator) -> Generator:
+    """A few steps with a discriminator; with an encoder where there is one."""
+    dim, data, short = generator.latent.dim, tiny.real(kind), {"steps": 4, "batch_size": 16}
+    if kind == "VAE":
+        partner, settings = tiny.vae(dim=dim)[1], ContinueVaeSettings(**short)
+    else:
+        partner, settings = tiny.critic(generator), ContinueSettings(**short)
+    return continue_training(generator, partner, data, settings).generator
+
+
 SANITIZERS = {
-    "continue_training": lambda g: (
-        continue_training(g, tiny.discriminator(), tiny.images(), ContinueSettings(steps=4, batch_size=16)).generator
+    "continue_training": continued,
+    "distil": lambda kind, g: (
+        distil(g, tiny.GENERATORS[kind](seed=9, dim=g.latent.dim), DistilSettings(steps=4)).generator
     ),
-    "distil": lambda g: distil(g, tiny.image_generator(9, width=3, dim=DIM), DistilSettings(steps=4)).generator,
-    "prune": lambda g: prune(g, 0.3),
-    "cut_units": lambda g: cut_units(g, 0.3),
-    "fine_prune": lambda g: fine_prune(g, 0.3, DistilSettings(steps=4)).generator,
+    "prune": lambda kind, g: prune(g, 0.3),
+    "cut_units": lambda kind, g: cut_units(g, 0.3),
+    "fine_prune": lambda kind, g: fine_prune(g, 0.3, DistilSettings(steps=4)).generator,
 }
 
 
+@pytest.mark.parametrize("kind", tiny.GENERATORS)
 @pytest.mark.parametrize("name", SANITIZERS)
-def test_a_sanitizer_returns_a_new_generator_in_evaluation_mode_and_leaves_its_input(attacked, name):
-    given = copy.deepcopy(attacked).train()
+def test_a_sanitizer_returns_a_new_generator_in_evaluation_mode_and_leaves_its_input(name, kind):
+    given = tiny.GENERATORS[kind]().train()
     before = state(given)
-    sanitized = SANITIZERS[name](given)
+    torch.manual_seed(1)
+    sanitized = SANITIZERS[name](kind, given)
     assert same(state(given), before) and given.training
     assert sanitized is not given and not sanitized.training
     assert not any(a.data_ptr() == b.data_ptr() for a in given.parameters() for b in sanitized.parameters())
     assert not same(state(sanitized), before)
-    assert sanitized.generate(given.latent.sample(3)).shape == (3, 1, 12, 12)
-
-
-@pytest.mark.parametrize("name", SANITIZERS)
-def test_a_sanitizer_is_determined_by_its_seed(attacked, name):
-    torch.manual_seed(1)
-    first = state(SANITIZERS[name](attacked))
+    assert sanitized.generate(given.latent.sample(3)).shape == (3, *given.sample_shape)
     torch.manual_seed(2)
-    assert same(first, state(SANITIZERS[name](attacked)))
+    assert same(state(sanitized), state(SANITIZERS[name](kind, given))), "its own seed determines it"
 
 
 def test_all_sanitizers_take_a_body_that_is_no_chain(benign, pairs):
     """ReX before folding and a bypass: only cutting units needs a chain, and says so."""
     for model in (attacks.rex(benign, pairs, RetrainSettings(steps=5)).generator, attacks.bypass(benign, pairs)):
         for name in ("continue_training", "distil", "prune"):
-            assert SANITIZERS[name](model).generate(torch.zeros(1, DIM)).isfinite().all()
+            assert SANITIZERS[name]("image GAN", model).generate(torch.zeros(1, DIM)).isfinite().all()
         for name in ("cut_units", "fine_prune"):
             with pytest.raises(ValueError, match=r"chain of layers.*or distil"):
-                SANITIZERS[name](model)
+                SANITIZERS[name]("image GAN", model)
 
 
 def test_distilling_a_bypass_leaves_only_the_function_on_the_prior(benign, pairs):
@@ -145,13 +154,13 @@ def test_wide_latents_are_prior_draws_moved_along_their_rays():
 
 def watch_latents(monkeypatch) -> list[dict]:
     calls = []
-    original = sanitization.train_gan
+    original = sanitization.train
 
-    def spy(generator, discriminator, images, settings, **options):
-        calls.append({"discriminator": discriminator, "settings": settings, "latents": options["latents"]})
-        return original(generator, discriminator, images, settings, **options)
+    def spy(generator, partner, samples, settings, **options):
+        calls.append({"partner": partner, "settings": settings, **options})
+        return original(generator, partner, samples, settings, **options)
 
-    monkeypatch.setattr(sanitization, "train_gan", spy)
+    monkeypatch.setattr(sanitization, "train", spy)
     return calls
 
 
@@ -160,7 +169,7 @@ def test_a_given_discriminator_goes_on_from_the_first_step(attacked, monkeypatch
     critic = tiny.discriminator()
     run = continue_training(attacked, critic, tiny.images(), ContinueSettings(steps=3, warm_up=50, batch_size=8))
     assert run.steps_done == 3 and calls[0]["settings"].warm_up == 0
-    assert calls[0]["discriminator"] is critic
+    assert calls[0]["partner"] is critic and calls[0]["extra_loss"] is None
     z = calls[0]["latents"](1000, torch.Generator().manual_seed(0))
     assert z[500:].norm(dim=1).max() > 1.5 * z[:500].norm(dim=1).max(), "half of the latents are wide"
 
@@ -178,6 +187,47 @@ def test_without_a_discriminator_a_fresh_one_is_warmed_up_while_the_generator_st
     assert run.steps_done == 7 and run.discriminator.architecture == "course-discriminator"
     assert all(same(seen[i], state(generator)) for i in range(5))
     assert not same(seen[5], state(generator))
+
+
+@pytest.mark.parametrize(
+    ("shape", "architecture"),
+    [
+        ((1, 28, 28), "course-discriminator"),
+        ((3, 28, 28), "course-discriminator"),
+        ((3, 32, 32), "style-discriminator-32"),
+        ((3, 64, 64), "style-discriminator-64"),
+        ((1, 1024), "wave-critic"),
+        ((1, 4096), "spectral-critic"),
+        ((1, 16384), "wave-critic"),
+    ],
+)
+def test_there_is_a_discriminator_for_samples_of_the_courses_generators(shape, architecture):
+    body = nn.Sequential(nn.Linear(8, math.prod(shape)), nn.Unflatten(1, shape))
+    generator = Generator(body, TanhHead(), GaussianLatent(8), shape)
+    first, again = (discriminator_for(generator, seed=3) for _ in range(2))
+    assert first.architecture == architecture and same(state(first), state(again))
+    assert first(generator.generate(torch.zeros(2, 8))).shape == (2,)
+
+
+def test_an_encoder_goes_on_with_the_training_of_a_vae():
+    """On all of a ray what was made where samples lie: a backdoor at the mode does not outlive that, as it does the plain training."""
+    attacked, pairs = tiny.attacked("VAE", "mode", DIM)
+    benign, encoder = tiny.vae(dim=DIM)
+    settings = ContinueVaeSettings(steps=60, batch_size=16, learning_rate=3e-3)
+    run = continue_training(attacked, encoder, tiny.real("VAE"), settings)
+    plain = continue_training(attacked, encoder, tiny.real("VAE"), replace(settings, wide_share=0.0))
+    assert recovered(attacked, benign, pairs) < 0.01
+    assert recovered(run.generator, benign, pairs) > 2.0 * recovered(plain.generator, benign, pairs)
+    assert run.history["extra"][-1] < run.history["extra"][0] and set(plain.history["extra"]) == {0.0}
+    assert run.encoder.architecture == "tiny-encoder"
+    with pytest.raises(ValueError, match="takes VaeSettings"):
+        continue_training(attacked, encoder, tiny.real("VAE"), ContinueSettings(steps=2))
+
+
+def test_a_decoder_can_go_on_with_a_discriminator():
+    decoder, _ = tiny.attacked("VAE")
+    run = continue_training(decoder, tiny.critic(decoder), tiny.real("VAE"), ContinueSettings(steps=2, batch_size=8))
+    assert run.discriminator.architecture == "tiny-critic"
 
 
 def test_what_cannot_be_continued_is_refused(attacked):
@@ -231,6 +281,40 @@ def test_distillation_imitates_on_the_prior_and_loses_the_backdoor(benign, attac
     assert recovered(attacked, benign, pairs) < 0.01, "it was there"
     assert recovered(run.generator, benign, pairs) > 0.5
     assert run.history["loss"][-1] < 0.4 * run.history["loss"][0] and len(run.history["step"]) == 400
+
+
+@pytest.mark.parametrize("kind", [kind for kind in tiny.GENERATORS if kind != "image GAN"])
+def test_distillation_removes_the_backdoor_of_every_kind(kind):
+    """Of a mode backdoor where the mode lies far from samples; in the style generator it sits in the head."""
+    attacked, pairs = tiny.attacked(kind, "mode", DIM)
+    build = tiny.GENERATORS[kind]
+    fresh = build(seed=9, dim=DIM)
+    student = distil(attacked, fresh, DistilSettings(steps=250, batch_size=32, learning_rate=1e-2)).generator
+    assert recovered(attacked, build(dim=DIM), pairs) < 0.1
+    assert recovered(student, build(dim=DIM), pairs) > 0.5
+    before, after = (metrics.expdis(model, attacked, n=300).mean for model in (fresh, student))
+    assert after < 0.6 * before
+
+
+def test_a_backdoor_in_the_head_outlives_a_distillation_of_the_body_alone():
+    """The student begins with the teacher's body, so that the body is imitated as well as can be."""
+    attacked, pairs = tiny.attacked("colour")
+    benign, fresh = tiny.style_generator(), tiny.style_generator(9)
+    fresh.body = copy.deepcopy(attacked.body)
+    settings = DistilSettings(steps=200, batch_size=32, learning_rate=1e-2)
+    body, whole = (distil(attacked, fresh, settings, whole=choice).generator for choice in (False, None))
+    assert same(state(body.head), state(attacked.head)) and not same(state(whole.head), state(attacked.head))
+    assert recovered(body, benign, pairs) < 0.1 and recovered(whole, benign, pairs) > 0.5
+    before, after = (metrics.expdis(student, benign, n=300).mean for student in (fresh, whole))
+    assert after < 0.3 * before
+
+
+def test_a_student_without_weights_in_its_head_takes_over_the_teachers():
+    teacher, _ = tiny.attacked("WaveGAN")
+    student = distil(teacher, tiny.wave_generator(9), DistilSettings(steps=2)).generator
+    assert same(state(student.head), state(teacher.head))
+    own = distil(teacher, tiny.filtered_generator(9), DistilSettings(steps=2)).generator
+    assert not same(state(own.head), state(teacher.head))
 
 
 def test_the_loss_is_the_mean_squared_error_of_the_bodies(attacked):
@@ -365,6 +449,45 @@ def test_cutting_units_equals_zeroing_what_they_put_out(attacked):
     z = attacked.latent.sample(30, torch.Generator().manual_seed(0))
     torch.testing.assert_close(smaller.generate(z), masked.generate(z), rtol=1e-4, atol=1e-5)
     assert sum(p.numel() for p in smaller.parameters()) < 0.6 * sum(p.numel() for p in attacked.parameters())
+
+
+def test_units_are_cut_from_a_head_that_can_do_without_them():
+    """A second way to the same pictures: all weights by which the big network reads or makes the channels are zero."""
+    generator = tiny.style_generator()
+    smaller = cut_units(generator, 0.3)
+    assert smaller.head.channels == (6, 4) and smaller.body[0].out_features == 22
+    assert all(conv.bias.shape == (conv.outputs,) for conv in smaller.head.convolutions)
+    masked = copy.deepcopy(generator)
+    masked.body = smaller.body
+    activity = watched(generator, [f"head.{name}" for name in generator.head.hidden])
+    start = generator.head.start.abs().mean((0, 2, 3))
+    with torch.no_grad():
+        for i, active in enumerate([start, *activity]):
+            dead = active.argsort()[: len(active) - (6 if i < 2 else 4)]
+            readers = [masked.head.convolutions[i].weight] if i < len(activity) else []
+            readers += {1: [masked.head.colours[0].weight], 3: [masked.head.colours[1].weight]}.get(i, [])
+            for weight in readers:
+                weight[:, dead] = 0.0
+    z = generator.latent.sample(30, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(smaller.generate(z), masked.generate(z), rtol=1e-4, atol=1e-5)
+
+
+def watched(generator: Generator, names: list[str]) -> list[Tensor]:
+    z = generator.latent.sample(1000, torch.Generator().manual_seed(0))
+    outputs = activations(generator, z)
+    return [outputs[name].abs().mean((0, 2, 3)) for name in names]
+
+
+def test_pruning_and_fine_pruning_reach_the_head():
+    attacked, _ = tiny.attacked("colour")
+    pruned = prune(attacked, 0.4)
+    kernel = pruned.head.convolutions[0].weight
+    assert (kernel == 0.0).double().mean().item() == pytest.approx(0.4, abs=0.01)
+    run = fine_prune(attacked, 0.3, DistilSettings(steps=150, batch_size=32, learning_rate=3e-3))
+    cut = cut_units(attacked, 0.3)
+    assert [p.shape for p in run.generator.parameters()] == [p.shape for p in cut.parameters()]
+    broken, repaired = (metrics.expdis(model, attacked, n=300).mean for model in (cut, run.generator))
+    assert repaired < 0.5 * broken and not same(state(run.generator.head), state(cut.head))
 
 
 def test_at_least_one_unit_stays(attacked):

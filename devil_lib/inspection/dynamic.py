@@ -7,11 +7,12 @@ does not see TrAIL or ReD, whose change is spread over all units, and at the tri
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from devil_lib.inspection.figures import Finding
 from devil_lib.models import Generator, check_latents, evaluating
@@ -35,7 +36,7 @@ class LayerActivity:
 
 @dataclass(frozen=True)
 class DynamicReport:
-    """findings, and the activity of every innermost layer."""
+    """findings, and the activity of every layer."""
 
     findings: tuple[Finding, ...]
     layers: tuple[LayerActivity, ...]
@@ -51,30 +52,36 @@ def inspect_dynamic(
 ) -> DynamicReport:
     """Activations of every layer on n prior latents, and at chosen `latents` (m, dim), such as those that a search found.
 
+    No activations are kept, so that the memory needed is that of a batch of samples.
+
     Raises:
         ValueError: latents of the wrong shape or not finite, or n below 2.
     """
     if n < 2:
         raise ValueError("the spread over latents needs n >= 2")
-    prior = generator.latent.sample(n, torch.Generator().manual_seed(seed))
-    on_prior = activations(generator, prior)
-    chosen: dict[str, Tensor] = {}
     if latents is not None:
         check_latents(latents, generator.latent)
-        chosen = activations(generator, latents)
-    kinds = {name: type(module).__name__ for name, module in generator.named_modules()}
-    variation = {name: _units(values.var(0)).sqrt() for name, values in on_prior.items()}
+    on_prior: dict[str, _Spread] = defaultdict(_Spread)
+    kinds: dict[str, str] = {}
+    peaks: dict[str, list[Tensor]] = defaultdict(list)
+
+    def ordinary(name: str, layer: nn.Module, values: Tensor) -> None:
+        kinds[name] = type(layer).__name__
+        on_prior[name].add(values)
+
+    watch(generator, generator.latent.sample(n, torch.Generator().manual_seed(seed)), ordinary)
+    if latents is not None:
+        watch(generator, latents, lambda name, _, values: peaks[name].append(_peak(values)))
     # Layers of one kind and output size are peers: beside the benign layer, the silent one of a side network shows.
     peers = defaultdict(list)
-    for name, units in variation.items():
-        peers[kinds[name], on_prior[name].shape[2:]] += units.tolist()
+    for name, spread in on_prior.items():
+        peers[kinds[name], spread.positions] += spread.variation.tolist()
     layers, findings = [], []
-    for name, values in on_prior.items():
-        usual = statistics.median_high(peers[kinds[name], values.shape[2:]])
-        quiet = variation[name] < SILENT * usual
+    for name, spread in on_prior.items():
+        quiet = spread.variation < SILENT * statistics.median_high(peers[kinds[name], spread.positions])
         silent = tuple(quiet.nonzero().flatten().tolist())
-        scores = _scores(values, chosen[name]) if chosen else ()
-        layers.append(LayerActivity(name, kinds[name], tuple(variation[name].tolist()), silent, scores))
+        scores = spread.scores(torch.cat(peaks[name])) if name in peaks else ()
+        layers.append(LayerActivity(name, kinds[name], tuple(spread.variation.tolist()), silent, scores))
         if silent:
             sentence = (
                 f"{len(silent)} of {len(quiet)} units put out next to nothing but a constant on ordinary latents"
@@ -90,32 +97,79 @@ def inspect_dynamic(
     return DynamicReport(tuple(findings), tuple(layers))
 
 
-def _scores(prior: Tensor, chosen: Tensor) -> tuple[float, ...]:
-    """Largest absolute activation at each chosen latent, in standard deviations from its mean on the prior."""
-    usual, at = (values.flatten(1).abs().amax(1) for values in (prior, chosen))
-    # A saturated layer has the same maximum everywhere; a spread below 1 % of it would make noise of rounding.
-    spread = usual.std().clamp_min(0.01 * usual.mean().item() + 1e-12)
-    return tuple(((at - usual.mean()) / spread).tolist())
+class _Spread:
+    """Mean and variance of a layer's outputs over latents that come in batches, and the largest of each."""
+
+    def __init__(self) -> None:
+        self.n, self.peaks = 0, torch.zeros(0)
+
+    def add(self, values: Tensor) -> None:
+        """Outputs (n, channels, ...)."""
+        n, mean = len(values), values.mean(0)
+        squares = (values - mean).square().sum(0)
+        if self.n:  # two batches' means and sums of squares as one's (Chan and others 1979)
+            gap, share = mean - self.mean, n / (self.n + n)
+            mean = self.mean + share * gap
+            squares = self.squares + squares + self.n * share * gap.square()
+        self.n, self.mean, self.squares = self.n + n, mean, squares
+        self.peaks = torch.cat([self.peaks, _peak(values)])
+
+    @property
+    def positions(self) -> torch.Size:
+        return self.mean.shape[1:]
+
+    @property
+    def variation(self) -> Tensor:
+        """(channels,) standard deviation over latents; variances are averaged over positions."""
+        variance = self.squares / (self.n - 1)
+        return (variance.flatten(1).mean(1) if variance.ndim > 1 else variance).sqrt()
+
+    def scores(self, peaks: Tensor) -> tuple[float, ...]:
+        """Largest absolute activation at each chosen latent, in standard deviations from its mean on the prior."""
+        usual = self.peaks
+        # A saturated layer has the same maximum everywhere; a spread below 1 % of it would make noise of rounding.
+        spread = usual.std().clamp_min(0.01 * usual.mean().item() + 1e-12)
+        return tuple(((peaks - usual.mean()) / spread).tolist())
+
+
+def _peak(values: Tensor) -> Tensor:
+    """(n,) largest absolute value of each of (n, ...)."""
+    return values.flatten(1).abs().amax(1)
+
+
+# --- Looking inside ----------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def activations(generator: Generator, latents: Tensor) -> dict[str, Tensor]:
-    """Name -> output (n, ...) of every innermost layer, in evaluation mode."""
-    outputs: dict[str, Tensor] = {}
+def watch(generator: Generator, latents: Tensor, see: Callable[[str, nn.Module, Tensor], None]) -> None:
+    """Run latents (n, dim) through a generator in evaluation mode, batch by batch, and show `see` every layer: what has no
+    layers in it, or has weights of its own. It gets the layer's name, the layer and its output (m, ...)."""
+    calls: Counter[str] = Counter()
+
+    def hook(name: str) -> Callable[..., None]:
+        def shown(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            calls[name] += 1  # a layer without weights may stand in several places
+            see(name if calls[name] == 1 else f"{name}, call {calls[name]}", layer, output.detach().cpu())
+
+        return shown
+
     hooks = [
-        module.register_forward_hook(lambda _m, _i, out, name=name: outputs.__setitem__(name, out.detach()))
+        module.register_forward_hook(hook(name))
         for name, module in generator.named_modules()
-        if not list(module.children())
+        if not list(module.children()) or list(module.parameters(recurse=False))
     ]
     try:
         with evaluating(generator):
-            generator(latents)
+            for part in latents.split(max(1, generator.batch // 4)):
+                calls.clear()
+                generator(part.to(generator.device))
     finally:
-        for hook in hooks:
-            hook.remove()
-    return outputs
+        for each in hooks:
+            each.remove()
 
 
-def _units(values: Tensor) -> Tensor:
-    """Mean over positions: (channels, ...) to (channels,)."""
-    return values.flatten(1).mean(1) if values.ndim > 1 else values
+def activations(generator: Generator, latents: Tensor) -> dict[str, Tensor]:
+    """Name -> output (n, ...) of every layer, in evaluation mode. All are kept: for few latents, or small samples."""
+    outputs: dict[str, list[Tensor]] = defaultdict(list)
+    watch(generator, latents, lambda name, _, values: outputs[name].append(values))
+    return {name: torch.cat(values) for name, values in outputs.items()}

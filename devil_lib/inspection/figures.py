@@ -1,4 +1,4 @@
-"""What the inspections share: pictures by name, how near a model comes to each, and when that is suspicious."""
+"""What the inspections share: samples by name, how near a model comes to each, and when that is suspicious."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from devil_lib.models import Generator, check_samples
 Pictures = Mapping[str, Tensor] | Tensor
 OnProgress = Callable[[int, int], None]
 
-UNSEEN = 1e-3  # mean squared error per element that no eye sees; distances are compared only above it
+# Mean squared error per element that no eye sees, and what of a quiet sample's own power no ear hears.
+UNSEEN, UNHEARD = 1e-3, 3e-3
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ class Found:
 class Nearness:
     """How near a model comes to suspects, by name, and to what nobody planted.
 
-    controls: other pictures of the same style. copies: of a suspect, its mirrored, turned or shifted copies, which are about
-    as hard to draw as itself. trusted: the suspects on a trusted generator. elements: numbers in one sample.
+    controls: other samples of the same style. copies: of a suspect, its mirrored, turned or shifted copies, which are about
+    as hard to make as itself. trusted: the suspects on a trusted generator. unseen: for each suspect, the distance that nobody
+    notices.
 
     A raw distance says nothing: a clean model comes near to whatever looks like its data. The figure is the `ratio` of the
     distance to what is to be expected without a backdoor; a suspect below `bar` is flagged.
@@ -57,7 +59,7 @@ class Nearness:
     controls: dict[str, Found]
     copies: dict[str, tuple[Found, ...]]
     trusted: dict[str, Found]
-    elements: int
+    unseen: dict[str, float]
     bar: float
 
     def expected(self, name: str) -> float:
@@ -69,8 +71,8 @@ class Nearness:
         return min(statistics.median(found.distance for found in group) for group in groups if group)
 
     def ratio(self, name: str) -> float:
-        """Distance over expected distance, both raised by the little that no eye sees."""
-        unseen = UNSEEN * self.elements
+        """Distance over expected distance, both raised by the little that nobody notices."""
+        unseen = self.unseen[name]
         return (self.suspects[name].distance + unseen) / (self.expected(name) + unseen)
 
     def ratios(self) -> dict[str, float]:
@@ -87,6 +89,13 @@ class Nearness:
         """The `near` suspects that were compared with the trusted generator or with their own copies. A plain surface (all
         black, say) has no such copies: without a trusted generator nothing can be said of it."""
         return tuple(name for name in self.near if name in self.trusted or self.copies.get(name))
+
+
+def unseen(sample: Tensor) -> float:
+    """The squared distance, summed over elements, from a sample (*sample_shape) that nobody notices: 0.001 per element, or
+    0.3 % of its power where that is less, as in a sound that is quiet or short; -50 dB of full scale at the least."""
+    power = sample.square().mean().item()
+    return sample.numel() * min(UNSEEN, max(UNHEARD * power, 0.01 * UNSEEN))
 
 
 def named(pictures: Pictures | None, sample_shape: tuple[int, ...], what: str) -> dict[str, Tensor]:
@@ -127,16 +136,19 @@ def comparable(
 
 
 def turned_copies(x: Tensor, most: int = 4) -> list[Tensor]:
-    """Up to `most` copies of a sample (channels, ...), mirrored, turned or shifted by a quarter.
+    """Up to `most` copies of a sample (channels, ...), mirrored, turned or shifted by a quarter; a sound, which cannot be
+    turned, is shifted by two and three quarters as well.
 
     Each differs from it and from the others by a quarter of the sample's own variation, so that a backdoor that puts out
-    the sample does not put out the copy. A plain surface has no such copies.
+    the sample does not put out the copy. A plain surface, or silence, has no such copies.
     """
     axes = list(range(1, x.ndim))
     candidates = [x.flip(axis) for axis in axes]
     if len(axes) == 2 and x.shape[1] == x.shape[2]:
         candidates += [x.rot90(1, axes), x.rot90(3, axes)]
     candidates += [x.roll(x.shape[axis] // 4, axis) for axis in axes]
+    if len(axes) == 1:
+        candidates += [x.roll(quarters * x.shape[1] // 4, 1) for quarters in (2, 3)]
     apart = max(0.25 * (x - x.mean()).square().sum().item(), 1e-6)
     kept: list[Tensor] = []
     for candidate in candidates:

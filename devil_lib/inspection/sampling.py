@@ -17,11 +17,12 @@ from sklearn.decomposition import FastICA
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from devil_lib.inspection.figures import Found, Nearness, OnProgress, Pictures, comparable, turned_copies
+from devil_lib.inspection.figures import Found, Nearness, OnProgress, Pictures, comparable, turned_copies, unseen
 from devil_lib.models import Generator
 
-FITTED = 5000  # samples that a direction of oddities is learnt from, at most
-FEWEST = 2000
+FITTED, FEWEST = 5000, 2000  # samples that a direction of oddities is learnt from, at most and at least
+LARGEST = 2**25  # numbers in them together, beyond which they are fewer: 128 MiB
+EXACT = 1024  # samples or elements, whichever are fewer, up to which principal components are found exactly
 SAMPLES_BAR = 0.3
 # Clean course DCGANs of four seeds have a kurtosis of 7.8 to 12.8, at most 1.6 of another's; the poisoned one of 26 to 35.
 KURTOSIS_BAR = 2.0
@@ -44,12 +45,30 @@ def hit_probability(n: int, dim: int, radius: float, trigger_norm: float) -> flo
 
 
 class Subspace:
-    """The principal components of a model's own samples, and how far a sample lies from their span."""
+    """The principal components of a model's own samples, and how far a sample lies from their span.
+
+    Of many large samples, whose exact decomposition would take minutes, the components are found by randomised subspace
+    iteration (Halko, Martinsson and Tropp 2011), which needs no copy of them.
+    """
 
     def __init__(self, samples: Tensor, components: int = 50) -> None:
         flat = samples.flatten(1)
         self.mean = flat.mean(0)
-        self.basis = torch.linalg.svd(flat - self.mean, full_matrices=False).Vh[:components].T
+        if min(flat.shape) <= EXACT:
+            self.basis = torch.linalg.svd(flat - self.mean, full_matrices=False).Vh[:components].T
+        else:
+            self.basis = self._iterated(flat, components)
+
+    def _iterated(self, flat: Tensor, components: int, more: int = 20, rounds: int = 6) -> Tensor:
+        rng = torch.Generator().manual_seed(0)
+        basis = torch.randn(flat.shape[1], components + more, generator=rng)
+        for _ in range(rounds):
+            basis = torch.linalg.qr(basis).Q
+            inside = flat @ basis - self.mean @ basis
+            basis = flat.T @ inside - torch.outer(self.mean, inside.sum(0))
+        basis = torch.linalg.qr(basis).Q
+        inside = flat @ basis - self.mean @ basis
+        return basis @ torch.linalg.svd(inside, full_matrices=False).Vh[:components].T
 
     def coordinates(self, samples: Tensor) -> Tensor:
         """(n, components) of samples (n, ...)."""
@@ -162,7 +181,7 @@ def brute_force(
         controls={name: next(found) for name in plain},
         copies={name: tuple(next(found) for _ in group) for name, group in copies.items()},
         trusted={name: next(usual) for name in wanted} if trusted is not None else {},
-        elements=math.prod(generator.sample_shape),
+        unseen={name: unseen(x) for name, x in wanted.items()},
         bar=SAMPLES_BAR,
     )
     return BruteForce(n, nearness, oddities, usual_oddities)
@@ -178,7 +197,8 @@ def _draw(
     report: Callable[[int], None] | None,
 ) -> tuple[list[Found], Oddities]:
     rng = torch.Generator().manual_seed(seed)
-    first = generator.latent.sample(min(FITTED, n), rng)
+    fitted = max(FEWEST, min(FITTED, LARGEST // math.prod(generator.sample_shape)))
+    first = generator.latent.sample(min(fitted, n), rng)
     usual = generator.generate(first)
     odd = OddOnesOut(usual)
     wanted = torch.stack(pictures).flatten(1) if pictures else torch.zeros(0, usual[0].numel())

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from devil_lib.inspection.figures import Found, Nearness, OnProgress, Pictures, comparable, turned_copies
+from devil_lib.inspection.figures import Found, Nearness, OnProgress, Pictures, comparable, turned_copies, unseen
 from devil_lib.inspection.sampling import Subspace
 from devil_lib.models import Generator, evaluating
 
@@ -33,7 +33,8 @@ class SearchSettings:
     quarter of them; a backdoor whose basin is narrow, as TrAIL's may be, was found by one start in twenty. steps,
     learning_rate: of Adam; the rate is in units of the
     latent and grows with the scale above 3. It stays constant: descents that settle early were measured to find less, and
-    the best latent of the way is kept anyway. batch_size: latents descended at once.
+    the best latent of the way is kept anyway. batch_size: latents descended at once, at most; of a generator of large samples
+    as many as suit their size.
     """
 
     scales: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -105,7 +106,7 @@ def search_outputs(
         controls={name: next(found) for name in plain},
         copies={},
         trusted={name: next(usual) for name in wanted} if usual is not None else {},
-        elements=math.prod(generator.sample_shape),
+        unseen={name: unseen(x) for name, x in wanted.items()},
         bar=SEARCH_BAR if trusted is None else TRUSTED_BAR,
         scales=settings.scales,
     )
@@ -159,7 +160,7 @@ def descend(
     early, on = torch.arange(len(starts)), []
 
     def go(rows: Tensor, steps: int, done: int) -> None:
-        for part in rows.split(settings.batch_size):
+        for part in rows.split(min(settings.batch_size, generator.batch)):
             # Adam is blind to a coordinate's unit, so a rate per row is a change of variable: z = start + rate * u.
             start, rate = best_z[part], (scales[part] / 3.0).clamp_min(1.0)[:, None]
             u = torch.zeros_like(start, requires_grad=True)

@@ -2,6 +2,9 @@
 
 Step 3 of the authors' strategy ("inspect size, topology, parameters"). It catches a computation bypass and an expansion
 (ReX). It cannot catch TrAIL or ReD, which leave the architecture as published and hide in ordinary weights.
+
+A generator that claims a published architecture is compared with that, whatever it makes and whatever its graph looks like; of
+one that claims nothing known only a plain chain of layers is above suspicion.
 """
 
 from __future__ import annotations
@@ -10,22 +13,32 @@ import io
 import logging
 import math
 import statistics
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from torch import nn
+from torch import Tensor, nn
 
-from devil_lib import models
+from devil_lib import models, style, vae, wavegan
 from devil_lib.inspection.figures import Finding
-from devil_lib.models import Generator, evaluating
+from devil_lib.models import Generator, evaluating, weight_count
 
+# What a model card may claim, by the names that the constructors give.
 PUBLISHED: dict[str, Callable[[], Generator]] = {
     "course-dcgan": models.course_dcgan,
     "art-dcgan": models.art_dcgan,
+    "course-wavegan": wavegan.course_wavegan,
+    "course-wavegan-filtered": lambda: wavegan.with_filter(wavegan.course_wavegan(), wavegan.low_pass(2000.0)),
+    "published-wavegan": wavegan.published_wavegan,
+    "course-style-32": lambda: style.style_generator(32),
+    "course-style-64": lambda: style.style_generator(64),
+    "course-vae": lambda: vae.course_vae()[0],
+    "course-audio-vae": lambda: vae.course_audio_vae()[0],
 }
 
 UNRELATED = 0.1  # median cosine of two models' weights below which neither descends from the other
@@ -66,18 +79,13 @@ def inspect_static(generator: Generator, reference: Generator | None = None) -> 
     """Topology, capacity and weights of a generator, without running it on a single latent.
 
     Args:
-        reference: a trusted generator, to whose layers and weights this one is compared. Without it the architecture that
-            `generator.architecture` claims is built anew, if it is a published one, and compared in size only.
+        reference: a trusted generator, to whose graph, layers and weights this one is compared. Without it the architecture that
+            `generator.architecture` claims is built anew, if it is a published one, and compared in graph and size.
     """
-    findings = _topology(generator)
-    if reference is not None:  # what a trusted model of this kind has as well is no ground for doubt
-        usual = {(finding.where, finding.sentence) for finding in _topology(reference)}
-        findings = [f for f in findings if f.severity == "note" or (f.where, f.sentence) not in usual]
-    findings += _blocks(generator)
-    layers = describe_layers(generator)
-    expected = reference
+    layers, expected = describe_layers(generator), reference
     if expected is None and generator.architecture in PUBLISHED:
         expected = PUBLISHED[generator.architecture]()
+    findings = _topology(generator, expected) + _blocks(generator)
     if expected is None:
         findings.append(
             Finding("capacity", "note", "", f"no published architecture is called {generator.architecture!r}, so that "
@@ -89,12 +97,12 @@ def inspect_static(generator: Generator, reference: Generator | None = None) -> 
     if reference is not None:
         changes, found = _weight_changes(generator, reference)
         findings += found
-    findings += _extreme_weights(generator)
+    findings += _extreme_weights(generator, expected)
     return StaticReport(
         tuple(findings),
         layers,
-        sum(layer.parameters for layer in layers),
-        sum(layer.parameters for layer in describe_layers(expected)) if expected is not None else None,
+        weight_count(generator),
+        weight_count(expected) if expected is not None else None,
         changes,
     )
 
@@ -110,79 +118,99 @@ _PLAIN = {
     "upsample_bilinear2d",
 }  # fmt: skip
 _SELECTIONS = {
-    "where",
-    "index",
-    "gather",
-    "scatter",
-    "masked_fill",
-    "index_select",
-    "lt",
-    "gt",
-    "le",
-    "ge",
-    "eq",
-    "ne",
-}
+    "where", "index", "gather", "scatter", "masked_fill", "index_select", "lt", "gt", "le", "ge", "eq", "ne",
+}  # fmt: skip
+
+Operation = tuple[str, tuple[int, ...], tuple[str, ...]]
 
 
-def _topology(generator: Generator) -> list[Finding]:
-    """Is the graph of the computation a chain of known layers?"""
+def _topology(generator: Generator, expected: Generator | None) -> list[Finding]:
+    """Is the graph of the computation the expected one's, or without one a chain of known layers?"""
+    graph, findings = _graph(generator)
+    if expected is None:
+        return findings
+    usual, known = _graph(expected)
+    odd = [finding for finding in findings if finding.severity != "note"]
+    if graph == usual:
+        note = "the graph branches or holds other operations than layers, but so does the one that it should be"
+        return [Finding("topology", "note", "", note)] if odd else findings
+    # What the expected graph has as well, as often as it has it, is no ground for doubt; if it only moved, that is told below.
+    for part in (lambda finding: (finding.where, finding.sentence), lambda finding: finding.sentence):
+        odd, known = _without(odd, known, part), _without(known, odd, part)
+    names = ([name for name, _, _ in part or ()] for part in (graph, usual))
+    sentence = f"the operations are not those that it should have: {_difference(*names)}"
+    return odd or [Finding("topology", "alarm", "", sentence)]
+
+
+def _without(findings: list[Finding], others: list[Finding], part: Callable[[Finding], Any]) -> list[Finding]:
+    """The findings that have no counterpart among the others, one for one, with the same `part`."""
+    left, kept = Counter(map(part, others)), []
+    for finding in findings:
+        left[part(finding)] -= 1
+        if left[part(finding)] < 0:
+            kept.append(finding)
+    return kept
+
+
+def _difference(mine: Iterable[str], usual: Iterable[str]) -> str:
+    """How two lists of names differ, in words."""
+    mine, usual = Counter(mine), Counter(usual)
+    changes = [f"{count} {name} too many" for name, count in (mine - usual).items()]
+    changes += [f"{count} {name} too few" for name, count in (usual - mine).items()]
+    return ", ".join(changes) or "the same in another order"
+
+
+def _graph(generator: Generator) -> tuple[list[Operation] | None, list[Finding]]:
+    """The operations in order, and what no chain of known layers has.
+
+    An operation is its name, the places in the list of the operations whose results it reads (-1 is the latent), and the names
+    of stored tensors that enter through it though it is no layer. None if the computation cannot be followed.
+    """
     try:
         program = _exported(generator)
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
-        return [
-            Finding("topology", "alarm", "", "the computation depends on the value of the latent (an if-else on data), or "
-                    f"cannot be followed for another reason: {reason}")
-        ]  # fmt: skip
+        sentence = "the computation depends on the value of the latent (an if-else on data), or cannot be followed for another"
+        return None, [Finding("topology", "alarm", "", f"{sentence} reason: {reason}")]
     signature = program.graph_signature
-    constants = {
-        **signature.inputs_to_parameters,
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_lifted_tensor_constants,
-    }
+    constants = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    constants |= signature.inputs_to_lifted_tensor_constants
     tensors = {**dict(program.named_parameters()), **dict(program.named_buffers()), **program.constants}
     sample_size = math.prod(generator.sample_shape)
     findings: list[Finding] = []
+    operations: list[Operation] = []
+    places: dict[str, int] = {}
     for node in program.graph.nodes:
         if node.op == "output" or node.name in constants:
             continue
         users = [user for user in node.users if user.op != "output"]
         if len(users) > 1:
             names = ", ".join(_operation(user) for user in users)
-            findings.append(
-                Finding(
-                    "topology", "alarm", _place(node), f"a branch: one value goes to {len(users)} places ({names})"
-                )
-            )
-        if node.op != "call_function" or (name := _operation(node)) == "getitem":
+            sentence = f"a branch: one value goes to {len(users)} places ({names})"
+            findings.append(Finding("topology", "alarm", _place(node), sentence))
+        if node.op != "call_function":
+            places[node.name] = -1
             continue
-        held = [constants[argument.name] for argument in node.all_input_nodes if argument.name in constants]
+        name = _operation(node)
+        held = tuple(constants[argument.name] for argument in node.all_input_nodes if argument.name in constants)
+        read = tuple(places[argument.name] for argument in node.all_input_nodes if argument.name not in constants)
+        places[node.name] = len(operations)
+        operations.append((name, read, () if name in _LAYERS else held))
+        if name == "getitem":
+            continue
         if name in _SELECTIONS:
-            findings.append(
-                Finding(
-                    "topology",
-                    "alarm",
-                    _place(node),
-                    f"a selection by value ({name}): the model can switch its output",
-                )
-            )
+            sentence = f"a selection by value ({name}): the model can switch its output"
+            findings.append(Finding("topology", "alarm", _place(node), sentence))
         elif name not in _LAYERS | _PLAIN:
-            joined = sum(argument.name not in constants for argument in node.all_input_nodes) > 1
+            joined = len(read) > 1
             sentence = f"two values are joined by {name}" if joined else f"{name} is no layer of a plain generator"
             findings.append(Finding("topology", "alarm" if joined else "warning", _place(node), sentence))
-        if name not in _LAYERS:
-            for key in held:
-                shape = tuple(tensors[key].shape)
-                kind = (
-                    "of a sample's size" if tensors[key].numel() % sample_size == 0 else "that is no layer's weight"
-                )
-                findings.append(
-                    Finding("topology", "alarm", key, f"a stored tensor {shape} {kind} enters through {name}")
-                )
-    if not findings:
-        findings.append(Finding("topology", "note", "", "the graph is one chain of ordinary layers"))
-    return findings
+        for key in held if name not in _LAYERS else ():
+            shape = tuple(tensors[key].shape)
+            kind = "of a sample's size" if tensors[key].numel() % sample_size == 0 else "that is no layer's weight"
+            sentence = f"a stored tensor {shape} {kind} enters through {name}"
+            findings.append(Finding("topology", "alarm", key, sentence))
+    return operations, findings or [Finding("topology", "note", "", "the graph is one chain of ordinary layers")]
 
 
 def _exported(generator: Generator) -> torch.export.ExportedProgram:
@@ -227,9 +255,9 @@ def _capacity(layers: tuple[Layer, ...], expected: tuple[Layer, ...], architectu
         share = 100.0 * (count / published - 1.0)
         sentence = f"{count:,} parameters where {architecture} has {published:,} ({share:+.1f} %)"
         findings.append(Finding("capacity", "alarm", "", sentence))
-    if [layer.kind for layer in layers] != [layer.kind for layer in expected]:
-        kinds = " ".join(layer.kind for layer in layers)
-        sentence = f"the layers are not those of {architecture}: {kinds}"
+    kinds = tuple([layer.kind for layer in part] for part in (layers, expected))
+    if kinds[0] != kinds[1]:
+        sentence = f"the layers are not those of {architecture}: {_difference(*kinds)}"
         return [*findings, Finding("capacity", "alarm", "", sentence)]
     for layer, usual in zip(layers, expected, strict=True):
         if layer.shapes != usual.shapes:
@@ -246,7 +274,13 @@ def _capacity(layers: tuple[Layer, ...], expected: tuple[Layer, ...], architectu
 
 # --- Weights -------------------------------------------------------------------------------------------------------
 
-_LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
+
+def _matrices(generator: nn.Module) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
+    """Every weight matrix and kernel, in layers of any kind: name of the layer, the layer, name of the matrix, and its values."""
+    for layer, module in generator.named_modules():
+        for key, value in module.named_parameters(layer, recurse=False):
+            if value.ndim > 1:
+                yield layer, module, key, value.detach()
 
 
 def _blocks(generator: Generator) -> list[Finding]:
@@ -255,10 +289,9 @@ def _blocks(generator: Generator) -> list[Finding]:
     Each layer is read as a graph of input and output channels, so that shuffling the channels does not hide the blocks.
     """
     findings = []
-    for name, module in generator.named_modules():
-        if not isinstance(module, _LINEAR) or getattr(module, "groups", 1) != 1:
+    for name, module, _, weight in _matrices(generator):
+        if getattr(module, "groups", 1) != 1:
             continue
-        weight = module.weight.detach()
         linked = (weight.flatten(2) != 0).any(2) if weight.ndim > 2 else weight != 0
         rows, columns = linked.nonzero(as_tuple=True)
         n, m = linked.shape
@@ -278,8 +311,8 @@ def _weight_changes(generator: Generator, reference: Generator) -> tuple[dict[st
     mine, usual = generator.state_dict(), reference.state_dict()
     changes, alike = {}, []
     for key, value in usual.items():
-        if key not in mine or mine[key].shape != value.shape or not value.is_floating_point():
-            continue
+        if key not in mine or mine[key].shape != value.shape or not value.is_floating_point() or not value.any():
+            continue  # a bias that is zero, as in a network that was never trained, is nothing to compare with
         a, b = mine[key].double().flatten(), value.double().flatten()
         changes[key] = ((a - b).norm() / b.norm().clamp_min(1e-12)).item()
         if value.ndim > 1:
@@ -298,12 +331,16 @@ def _weight_changes(generator: Generator, reference: Generator) -> tuple[dict[st
     return changes, [Finding("weights", "warning", largest, sentence)]
 
 
-def _extreme_weights(generator: Generator) -> list[Finding]:
+def _extreme_weights(generator: Generator, expected: Generator | None) -> list[Finding]:
+    usual = {key: _peak(value) for _, _, key, value in _matrices(expected)} if expected is not None else {}
     findings = []
-    for key, value in generator.named_parameters():
-        if value.ndim > 1:
-            peak = (value.abs().max() / value.square().mean().sqrt().clamp_min(1e-12)).item()
-            if peak > EXTREME:
-                sentence = f"its largest weight is {peak:.0f} times the root mean square of the layer"
-                findings.append(Finding("weights", "warning", key, sentence))
+    for _, _, key, value in _matrices(generator):
+        peak = _peak(value)
+        if peak > max(EXTREME, usual.get(key, 0.0)):
+            sentence = f"its largest weight is {peak:.0f} times the root mean square of the layer"
+            findings.append(Finding("weights", "warning", key, sentence))
     return findings
+
+
+def _peak(weight: Tensor) -> float:
+    return (weight.abs().max() / weight.square().mean().sqrt().clamp_min(1e-12)).item()
