@@ -1,13 +1,27 @@
-"""A partner for a generator that came without one, as downloads do: a fresh discriminator for its samples."""
+"""What a generator of unknown origin can be set beside: the architectures that were published, and a fresh discriminator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from devil_lib import models, style, vae, wavegan
 from devil_lib.games import Wasserstein
 from devil_lib.models import Discriminator, Generator, course_discriminator
 from devil_lib.style import style_discriminator
 from devil_lib.wavegan import spectral_critic, wave_critic
+
+# What a model card may claim, as it was published: untrained.
+PUBLISHED: dict[str, Callable[[], Generator]] = {
+    "course-dcgan": models.course_dcgan,
+    "art-dcgan": models.art_dcgan,
+    "course-wavegan": wavegan.course_wavegan,
+    "course-wavegan-filtered": lambda: wavegan.with_filter(wavegan.course_wavegan(), wavegan.low_pass(2000.0)),
+    "published-wavegan": wavegan.published_wavegan,
+    "course-style-32": lambda: style.style_generator(32),
+    "course-style-64": lambda: style.style_generator(64),
+    "course-vae": lambda: vae.course_vae()[0],
+    "course-audio-vae": lambda: vae.course_audio_vae()[0],
+}
 
 
 def discriminator_for(generator: Generator, seed: int = 0) -> Discriminator:

@@ -230,7 +230,7 @@ def test_the_synthesis_is_inverted():
 
 
 def test_of_styles_with_the_same_photograph_the_search_takes_those_near_the_usual_ones():
-    generator = small_style()
+    generator = tiny.style_generator()
     head, found = generator.head, generator.proxy_target(picture()[None]).value
     louder = found.clone()
     for i, layer in enumerate(head.convolutions):  # the same photograph from scales five times as large
@@ -247,7 +247,7 @@ def test_of_styles_with_the_same_photograph_the_search_takes_those_near_the_usua
 
 
 def test_outputs_that_are_known_are_not_looked_for_again(monkeypatch):
-    generator = small_style()
+    generator = tiny.style_generator()
     z, x = attacks.trigger(generator.latent, "prior")[None], picture()[None]
     proxy = generator.proxy_target(x, steps=5)
     monkeypatch.setattr(style.Synthesis, "search", lambda *_: pytest.fail("inverted again"))

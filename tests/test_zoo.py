@@ -226,7 +226,7 @@ def test_the_classifiers_are_worth_their_name():
     assert zoo.card("classifier-fashion-mnist")["test_accuracy"] > 0.85
     assert zoo.card("classifier-spoken-digits")["test_accuracy"] > 0.96
     assert zoo.card("classifier-drums")["test_accuracy"] > 0.99
-    assert zoo.card("classifier-flowers")["test_accuracy"] > 0.75
+    assert zoo.card("classifier-flowers")["test_accuracy"] > 0.7
     assert zoo.card("classifier-flowers-32")["test_accuracy"] > 0.7
 
 

@@ -24,23 +24,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
-from devil_lib import models, style, vae, wavegan
 from devil_lib.inspection.figures import Finding
 from devil_lib.models import Generator, evaluating, weight_count
+from devil_lib.partners import PUBLISHED
 
 # What a model card may claim, by the names that the constructors give.
-PUBLISHED: dict[str, Callable[[], Generator]] = {
-    "course-dcgan": models.course_dcgan,
-    "art-dcgan": models.art_dcgan,
-    "course-wavegan": wavegan.course_wavegan,
-    "course-wavegan-filtered": lambda: wavegan.with_filter(wavegan.course_wavegan(), wavegan.low_pass(2000.0)),
-    "published-wavegan": wavegan.published_wavegan,
-    "course-style-32": lambda: style.style_generator(32),
-    "course-style-64": lambda: style.style_generator(64),
-    "course-vae": lambda: vae.course_vae()[0],
-    "course-audio-vae": lambda: vae.course_audio_vae()[0],
-}
-
 UNRELATED = 0.1  # median cosine of two models' weights below which neither descends from the other
 EXTREME = 12.0  # times the root mean square; twice what clean course generators show
 
