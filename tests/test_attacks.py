@@ -452,7 +452,7 @@ BAD = {
     "a target out of range": (lambda g: rex(g, PointBackdoor(torch.zeros(1, 8), 255 * IMAGE.targets)), r"\[-1, 1\]"),
     "NaN in the target": (lambda g: red(g, PointBackdoor(torch.zeros(1, 8), math.nan * IMAGE.targets)), "NaN"),
     "an unknown space": (lambda g: red(g, IMAGE, RetrainSettings(space="logits")), "'pre' or 'post'"),
-    "layers that are not there": (lambda g: red(g, IMAGE, RetrainSettings(layers=("dense",))), r"it has 0.weight"),
+    "layers that are not there": (lambda g: red(g, IMAGE, RetrainSettings(layers=("dense",))), r"there are 0.weight"),
     "no steps": (lambda g: RetrainSettings(steps=0), "at least 1"),
     "no width": (lambda g: RetrainSettings(width=0.0), "width above 0"),
     "a weight that is NaN": (lambda g: RetrainSettings(fidelity_weight=math.nan), "fidelity_weight"),
