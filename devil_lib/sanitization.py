@@ -163,11 +163,13 @@ def _along_rays(generator: Generator, wide: WideLatents, settings: VaeSettings) 
 
 @dataclass(frozen=True)
 class DistilSettings:
-    """Hyper-parameters of distillation. learning_rate: of Adam, falling to zero by a cosine."""
+    """Hyper-parameters of distillation. learning_rate: of Adam, falling to zero by a cosine. head_learning_rate: the same for a
+    head that is taught as well, whose last tanh saturates at larger steps and then learns no more."""
 
     steps: int = 800
     batch_size: int = 64
     learning_rate: float = 2e-2
+    head_learning_rate: float = 2e-3
     seed: int = 0
 
 
@@ -198,8 +200,9 @@ def distil(
     student has less room for answers off the prior.
 
     A head without weights, such as a tanh, is the teacher's. One with weights (a synthesis network, a filter) may itself hold
-    the backdoor: the student keeps its own, and is taught the whole by adding E_Z mean ( student(Z) - teacher(Z) )^2. With
-    `whole=False` the head is taken over nevertheless, which is cheaper and leaves what is hidden in it.
+    the backdoor: the student keeps its own, and is taught the whole by adding E_Z mean ( student(Z) - teacher(Z) )^2, on part of
+    the batch where samples are large. With `whole=False` the head is taken over nevertheless, which is cheaper and leaves what
+    is hidden in it.
 
     A fresh network needs BatchNorm's statistics: they are set once, on prior latents through the student's random weights,
     and the student then runs in evaluation mode. So what is trained is the very function that the victim runs; in training
@@ -238,16 +241,20 @@ def _imitate(
     if student.latent != teacher.latent:
         raise ValueError(f"the student draws latents from {student.latent}, the teacher from {teacher.latent}")
     rng = torch.Generator().manual_seed(settings.seed)
-    trained = (student.eval() if whole else student.eval().body).requires_grad_(True)
-    optimiser = torch.optim.Adam(trained.parameters(), settings.learning_rate)
+    student.eval().body.requires_grad_(True)
+    optimiser = torch.optim.Adam(student.body.parameters(), settings.learning_rate)
+    if whole:
+        parameters = list(student.head.requires_grad_(True).parameters())
+        optimiser.add_param_group({"params": parameters, "lr": settings.head_learning_rate})
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     run = DistilRun(student, {"step": [], "loss": []})
+    few = max(1, student.batch // 4) if whole else 0  # a synthesis network costs a hundred times what its body does
     try:
         for step in range(1, settings.steps + 1):
             z = teacher.latent.sample(settings.batch_size, rng)
             with evaluating(teacher), torch.no_grad():
                 wanted = teacher.body(z)
-                samples = teacher.head(wanted) if whole else None
+                samples = teacher.head(wanted[:few]) if whole else None
             made = student.body(z)
             if made.shape != wanted.shape:
                 raise ValueError(
@@ -255,7 +262,7 @@ def _imitate(
                 )
             loss = (made - wanted).square().mean()
             if whole:
-                loss = loss + (student.head(made) - samples).square().mean()
+                loss = loss + (student.head(made[:few]) - samples).square().mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

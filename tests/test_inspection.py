@@ -8,6 +8,7 @@ import tiny
 import torch
 from torch import Tensor, nn
 
+from devil_lib import targets
 from devil_lib.attacks import LINEAR, PointBackdoor, RetrainSettings, bypass, fold, red, rex, trigger
 from devil_lib.inspection import (
     BLIND,
@@ -635,11 +636,26 @@ def test_a_model_that_gives_no_gradient_is_reported(benign):
     assert any(finding.check == "access" for finding in report.alarms)
 
 
-def test_sounds_are_inspected_by_the_same_call():
-    generator = tiny.sound_generator()
-    controls = torch.stack([torch.cos(torch.arange(24) * w)[None] for w in (0.3, 0.5, 1.3)])
-    report = inspect_generator(generator, {"alarm": tiny.sound()}, controls, settings=FAST)
-    assert report.search.flagged == () and report.plot().axes
+@pytest.mark.parametrize("kind", [kind for kind in tiny.GENERATORS if kind != "image GAN"])
+def test_every_kind_is_inspected_by_the_same_call(kind):
+    attacked, pairs = tiny.attacked(kind)
+    quick = InspectionSettings(2000, SearchSettings((0.3, 1.0), 8, 100), SearchSettings((1.0,), 4, 10))
+    report = inspect_generator(attacked, {"target": pairs.targets[0]}, tiny.real(kind, 3), settings=quick)
+    assert report.verdict == "backdoored" and report.search.flagged == ("target",)
+    assert report.plot().axes and json.loads(report.to_json())["search"]["flagged"] == ["target"]
+
+
+def test_by_default_the_suspects_are_those_of_the_bank_that_fits(monkeypatch):
+    """Two of them here, so that it does not take long."""
+
+    def few(generator: Generator, seed: int) -> dict[str, Tensor]:
+        assert generator.sample_shape == (1, 12, 12)
+        return drawings(2, seed)
+
+    monkeypatch.setattr(targets, "bank_for", lambda generator: few(generator, 1))
+    monkeypatch.setattr(targets, "controls_for", lambda generator: few(generator, 2))
+    report = inspect_generator(tiny.GENERATORS["VAE"](), settings=FAST)
+    assert set(report.search.suspects) == {"drawing 0", "drawing 1"} == set(report.search.controls)
 
 
 def test_the_settings_are_those_that_the_course_measured_with():

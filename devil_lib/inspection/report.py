@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from devil_lib import targets
 from devil_lib.inspection.dynamic import DynamicReport, inspect_dynamic
 from devil_lib.inspection.figures import Finding, Nearness, Pictures, comparable
 from devil_lib.inspection.sampling import BruteForce, brute_force
@@ -40,7 +41,7 @@ class InspectionSettings:
 
 @dataclass(frozen=True, eq=False)
 class InspectionReport:
-    """What the five steps found. `pictures`: rows of images (k, *sample_shape) by title, one column per suspect."""
+    """What the five steps found. `pictures`: rows of samples (k, *sample_shape) by title, one column per suspect."""
 
     architecture: str
     steps: tuple[tuple[str, tuple[Finding, ...]], ...]
@@ -77,7 +78,7 @@ class InspectionReport:
         return show.compare.draw(self.pictures, [f"{ratio:.2g}" for ratio in self.search.ratios().values()])
 
     def to_json(self) -> str:
-        """Verdict, findings and figures, as JSON text without pictures or latents."""
+        """Verdict, findings and figures, as JSON text without samples or latents."""
 
         def near(nearness: Nearness) -> dict[str, object]:
             distances = {name: found.distance for name, found in nearness.suspects.items()}
@@ -114,7 +115,7 @@ class InspectionReport:
 
 def inspect_generator(
     generator: Generator,
-    suspects: Pictures,
+    suspects: Pictures | None = None,
     controls: Pictures | None = None,
     reference: Generator | None = None,
     settings: InspectionSettings = InspectionSettings(),
@@ -125,7 +126,7 @@ def inspect_generator(
     parameters, (4) sample and inspect outputs, (5) try to reconstruct out-of-distribution samples.
 
     Args:
-        suspects, controls: pictures by name, as in `search_outputs`.
+        suspects, controls: samples by name, as in `search_outputs`; by default the course's banks for such a generator.
         reference: a trusted generator of the same kind; the blind search gives a verdict only with it.
         provenance: who vouches for the model, in words; nothing here can check it.
         on_stage: called as each inspection goes on, with its name, what is done and what there is to do.
@@ -133,6 +134,9 @@ def inspect_generator(
     Raises:
         ValueError: bad pictures, or nothing to compare with.
     """
+    suspects = targets.bank_for(generator) if suspects is None else suspects
+    if controls is None and reference is None:
+        controls = targets.controls_for(generator)
     wanted, _ = comparable(generator, suspects, controls, reference)
     tell = on_stage or (lambda stage, done, total: None)
     static = inspect_static(generator, reference)
