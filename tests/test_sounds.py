@@ -406,7 +406,7 @@ def test_a_folder_with_images_and_sounds_is_an_error(record):
 
 
 def test_an_unknown_set_lists_the_known():
-    with pytest.raises(ValueError, match="choose one of spoken-digits, drums"):
+    with pytest.raises(ValueError, match="choose one of auto, spoken-digits, drums"):
         sounds.load("whales")
     with pytest.raises(ValueError, match="spoken-digits, drums, or give a folder of images or sounds"):
         data.load("whales")
@@ -458,6 +458,16 @@ def test_recordings_on_disk_are_read_in_place(named, tmp_path):
     check(dataset)
     assert dataset.name == "spoken-digits" and dataset.source == f"$DEVIL_DATA ({named.parents[1]})"
     assert not (tmp_path / "cache").exists()
+
+
+def test_auto_takes_the_recordings_where_they_are(named):
+    check(sounds.load("auto"))
+
+
+def test_auto_falls_back_to_drums_and_says_so():
+    fallen_back = sounds.load("auto")
+    assert fallen_back.name == "drums" and "spoken-digits is not on disk" in str(fallen_back)
+    assert torch.equal(fallen_back.train, sounds.load("drums").train)
 
 
 def test_a_copy_with_fewer_recordings_says_so(named):
