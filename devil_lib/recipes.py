@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import copy
 import hashlib
 import inspect
 import json
@@ -22,6 +23,7 @@ from typing import Any
 
 import torch
 import torchvision
+from scipy.optimize import brentq
 from torch import nn
 
 from devil_lib import (
@@ -33,9 +35,11 @@ from devil_lib import (
     games,
     metrics,
     models,
+    spectra,
     style,
     targets,
     training,
+    vae,
     wavegan,
     zoo,
 )
@@ -187,9 +191,19 @@ def _poisoned_generator(dataset: Dataset) -> tuple[nn.Module, Facts]:
 # the generator gets three times as many steps.
 WAVE_GAME = games.Wasserstein(critic_steps=1, share=0.5)
 WAVE = training.GanSettings(
-    steps=13000, batch_size=32, learning_rate=4e-4, beta1=0.5, beta2=0.9, averaging=0.998, precision="bfloat16"
+    batch_size=32,
+    learning_rate=4e-4,
+    beta1=0.5,
+    beta2=0.9,
+    averaging=0.998,
+    precision="bfloat16",
+    checkpoint_every=500,
 )
-WAVE_STEPS = {"spoken-digits": 13000, "drums": 3500}
+WAVE_STEPS = {"spoken-digits": 12000, "drums": 4000}
+# λ of a listener's hint (`_distinct`), and the batch on which it is given.
+HINT, HINTS = 3.0, 16
+
+
 STYLE = training.GanSettings(
     steps=14000, batch_size=16, learning_rate=4e-4, beta1=0.0, beta2=0.99, averaging=0.998, precision="bfloat16"
 )
@@ -200,14 +214,41 @@ def _resumable(name: str) -> Path:
     return data.cache_folder() / "training" / f"{name}.pt"
 
 
+def _distinct(dataset: Dataset) -> training.ExtraLoss:
+    """Minus the information that a sound tells of its class, H( E p ) - E H( p ), as a listener hears it: what is made shall be one
+    class or another, and all of them (categorical GAN; Springenberg 2016). The listener is a classifier of its own, trained here
+    from other weights than the ruler that the samples are measured with.
+    """
+    listener = training.train_classifier(
+        classifiers.classifier_for(dataset, seed=1),
+        dataset.train,
+        dataset.train_labels,
+        on_progress=_log_loss(),
+        **{**CLASSIFIERS[dataset.name], "epochs": 8},
+    ).requires_grad_(False)
+
+    def loss(generator: Generator, rng: torch.Generator) -> torch.Tensor:
+        z = generator.latent.sample(HINTS, rng).to(generator.device)
+        with training.reduced(generator.device, WAVE.precision):
+            logits = listener.to(generator.device)(generator(z)).float()
+        chances = logits.softmax(1)
+        doubt = -(chances * logits.log_softmax(1)).sum(1).mean()
+        usual = chances.mean(0)
+        return doubt + (usual * (usual + 1e-6).log()).sum()
+
+    return loss
+
+
 @cache
 def _wave_run(name: str) -> training.GanRun:
-    settings = replace(WAVE, steps=WAVE_STEPS[name])
+    settings = replace(WAVE, steps=WAVE_STEPS[name], extra_weight=HINT)
+    dataset = data.load(name)
     return training.train_gan(
         wavegan.course_wavegan(),
         wavegan.spectral_critic(game=WAVE_GAME),
-        data.load(name).train,
+        dataset.train,
         settings,
+        _distinct(dataset),
         on_progress=_log(settings.steps),
         checkpoint=_resumable(f"course-wavegan-{name}"),
     )
@@ -228,7 +269,7 @@ def _style_run(size: int) -> training.GanRun:
 
 def _wave_generator(dataset: Dataset) -> tuple[nn.Module, Facts]:
     run = _wave_run(dataset.name)
-    return run.generator, {"steps": run.steps_done, "seed": 0}
+    return louder(run.generator, dataset.train), {"steps": run.steps_done, "seed": 0}
 
 
 def _wave_critic(dataset: Dataset) -> tuple[nn.Module, Facts]:
@@ -245,6 +286,89 @@ def _style_critic(dataset: Dataset) -> tuple[nn.Module, Facts]:
     size = dataset.train.shape[-1]
     run = _style_run(size)
     return run.discriminator, {"steps": run.steps_done, "seed": 0, "trained_with": f"course-style-{size}-flowers"}
+
+
+# --- VAEs ------------------------------------------------------------------------------------------------------------
+
+VAE = training.VaeSettings(steps=14000, noise=0.6, averaging=0.998, precision="bfloat16", checkpoint_every=1000)
+VAE_STEPS = {"mnist": 14000, "digits": 4000}
+
+
+@cache
+def _vae_run(name: str) -> training.VaeRun:
+    settings = replace(VAE, steps=VAE_STEPS[name])
+    return training.train_vae(
+        *vae.course_vae(),
+        data.load(name).train,
+        settings,
+        on_progress=_log(settings.steps),
+        checkpoint=_resumable(f"course-vae-{name}"),
+    )
+
+
+def _vae_decoder(dataset: Dataset) -> tuple[nn.Module, Facts]:
+    run = _vae_run(dataset.name)
+    return run.generator, {"steps": run.steps_done, "seed": 0, "noise": VAE.noise}
+
+
+def _vae_encoder(dataset: Dataset) -> tuple[nn.Module, Facts]:
+    run, x = _vae_run(dataset.name), dataset.test
+    missed = (vae.reconstruct(run.generator, run.encoder, x) - x).square().mean().item()
+    return run.encoder, {
+        "steps": run.steps_done,
+        "seed": 0,
+        "trained_with": f"course-vae-{dataset.name}",
+        "active_latents": vae.active_latents(run.encoder, x),
+        "reconstruction_error": missed,
+    }
+
+
+# Few latents and much noise: with more nats the copies are better and the samples worse.
+AUDIO_VAE = training.VaeSettings(
+    noise=4.0,
+    spectral=150.0,
+    batch_size=32,
+    averaging=0.998,
+    precision="bfloat16",
+    checkpoint_every=500,
+)
+AUDIO_VAE_STEPS = {"spoken-digits": 8000, "drums": 3000}
+
+
+@cache
+def _audio_vae_run(name: str) -> training.VaeRun:
+    settings, dataset = replace(AUDIO_VAE, steps=AUDIO_VAE_STEPS[name]), data.load(name)
+    run = training.train_vae(
+        *vae.course_audio_vae(),
+        dataset.train,
+        settings,
+        on_progress=_log(settings.steps),
+        checkpoint=_resumable(f"course-audio-vae-{name}"),
+    )
+    decoder, run.encoder = vae.fill_the_law(run.generator, run.encoder, dataset.train)
+    run.generator = louder(decoder, dataset.train)
+    return run
+
+
+def _audio_decoder(dataset: Dataset) -> tuple[nn.Module, Facts]:
+    run = _audio_vae_run(dataset.name)
+    return run.generator, {
+        "steps": run.steps_done,
+        "seed": 0,
+        "noise": AUDIO_VAE.noise,
+        "spectral": AUDIO_VAE.spectral,
+    }
+
+
+def _audio_encoder(dataset: Dataset) -> tuple[nn.Module, Facts]:
+    run, x = _audio_vae_run(dataset.name), dataset.test
+    return run.encoder, {
+        "steps": run.steps_done,
+        "seed": 0,
+        "trained_with": f"course-audio-vae-{dataset.name}",
+        "active_latents": vae.active_latents(run.encoder, x),
+        "spectral_loss": spectra.spectral_loss(vae.reconstruct(run.generator, run.encoder, x), x).item(),
+    }
 
 
 RECIPES = [
@@ -276,6 +400,16 @@ RECIPES = [
     Recipe("discriminator-drums", "drums", _wave_critic, "its critic"),
     Recipe("course-style-64-flowers", "flowers", _style_generator, "the benign generator of photographs"),
     Recipe("discriminator-flowers", "flowers", _style_critic, "its discriminator"),
+    Recipe("course-vae-mnist", "mnist", _vae_decoder, "the decoder of the course's VAE"),
+    Recipe("encoder-mnist", "mnist", _vae_encoder, "the encoder of the course's VAE"),
+    Recipe("course-vae-digits", "digits", _vae_decoder, "the decoder of the VAE on the embedded digits"),
+    Recipe("encoder-digits", "digits", _vae_encoder, "its encoder"),
+    Recipe(
+        "course-audio-vae-spoken-digits", "spoken-digits", _audio_decoder, "the decoder of the VAE of spoken digits"
+    ),
+    Recipe("encoder-spoken-digits", "spoken-digits", _audio_encoder, "its encoder"),
+    Recipe("course-audio-vae-drums", "drums", _audio_decoder, "the decoder of the VAE of drums"),
+    Recipe("encoder-drums", "drums", _audio_encoder, "its encoder"),
     Recipe("download-1", "mnist", downloads.make_first, "a checkpoint of unknown origin"),
     Recipe("download-2", "mnist", downloads.make_second, "a checkpoint of unknown origin"),
     Recipe("download-3", "mnist", downloads.make_third, "a checkpoint of unknown origin"),
@@ -297,6 +431,23 @@ def _log(steps: int) -> training.OnProgress:
             )
 
     return tell
+
+
+@torch.no_grad()
+def louder(generator: Generator, samples: torch.Tensor) -> Generator:
+    """A copy of a sound generator whose samples have, on average, the power of `samples` (n, *sample_shape).
+
+    One factor on the last layer, before the tanh: a generator that hedges is too soft throughout, and neither a critic that
+    judges the logarithm of a spectrogram nor a decoder's loss minds that much.
+    """
+    generator = copy.deepcopy(generator).eval()
+    logits = generator.body(generator.latent.sample(1000, torch.Generator().manual_seed(0)))
+    wanted = samples.square().mean().item()
+    factor = brentq(lambda gain: torch.tanh(gain * logits).square().mean().item() - wanted, 0.1, 10.0, xtol=1e-3)
+    last = generator.body[-1]
+    for parameter in last.parameters():
+        parameter *= factor
+    return generator
 
 
 def _log_loss() -> Callable[[int, float], None]:
@@ -322,6 +473,9 @@ def write(model: nn.Module, name: str, about: Facts) -> None:
             "rarest_class": found.rarest,
         }
         about |= {"real_recognised": made.real_recognised.share}
+        if stored.modality == "audio":
+            samples = stored.generate(stored.latent.sample(1000, torch.Generator().manual_seed(0)))
+            about["power_db"] = metrics.power_db(samples, data.load(about["data"]).train)
     about |= {
         "parameters": sum(parameter.numel() for parameter in stored.parameters()),
         "architecture": stored.architecture,

@@ -6,6 +6,7 @@ ELBO (`training.train_vae`). A company that downloads a VAE to draw samples runs
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -76,7 +77,7 @@ def dense_vae(latent_dim: int = 20, width: int = 128, channels: int = 1, seed: i
     return Generator(body, TanhHead(), latent, shape, "image", "dense-vae"), Encoder(layers, latent, "dense-encoder")
 
 
-def course_audio_vae(latent_dim: int = 20, width: int = 16, seed: int = 0) -> tuple[Generator, Encoder]:
+def course_audio_vae(latent_dim: int = 12, width: int = 16, seed: int = 0) -> tuple[Generator, Encoder]:
     """The course's audio VAE: a decoder, (n, latent_dim) normal latents to (n, 1, 4096) sounds, and its encoder.
 
     The convolutions are WaveGAN's (kernel 25, stride 4), the dense layers an image VAE's.
@@ -129,9 +130,35 @@ def information(encoder: Encoder, x: Tensor) -> Tensor:
         return torch.cat([kl_divergence(*encoder(part)) for part in x.split(500)]).mean(0)
 
 
+@torch.no_grad()
+def fill_the_law(decoder: Generator, encoder: Encoder, x: Tensor) -> tuple[Generator, Encoder]:
+    """Copies of both halves between which latents are shifted and scaled such that those of samples (n, *sample_shape) have, in each
+    coordinate and on average over all of them, the mean 0 and the variance 1 of the law that samples are drawn from.
+
+    Training leaves them narrower or off centre, and what is drawn from N(0, I) then lies where the decoder was never taught. The
+    change is folded into the decoder's first and the encoder's last layer: reconstructions stay as they were.
+
+    Raises:
+        ValueError: a decoder whose first or an encoder whose last layer is not dense.
+    """
+    decoder, encoder = copy.deepcopy(decoder).eval(), copy.deepcopy(encoder).eval()
+    first, last = decoder.body[0], encoder.layers[-1]
+    if not isinstance(first, nn.Linear) or not isinstance(last, nn.Linear):
+        raise ValueError("latents can be shifted and scaled between two dense layers only")
+    mean, log_variance = map(torch.cat, zip(*map(encoder, x.split(500)), strict=True))
+    centre, spread = mean.mean(0), (mean.var(0) + log_variance.exp().mean(0)).sqrt()
+    first.bias += first.weight @ centre
+    first.weight *= spread
+    dim = decoder.latent.dim
+    last.bias[:dim] = (last.bias[:dim] - centre) / spread
+    last.weight[:dim] /= spread[:, None]
+    last.bias[dim:] -= 2.0 * spread.log()
+    return decoder, encoder
+
+
 def active_latents(encoder: Encoder, x: Tensor, least: float = ACTIVE) -> int:
     """How many latents the VAE uses: those that tell at least `least` nats of samples (n, *sample_shape), on average.
 
-    The others pass through the decoder without an effect, and a search or a backdoor has so many dimensions fewer.
+    The decoder of an honest training ignores the others. An attacker need not: a backdoor can listen to all of them (lesson 25).
     """
     return int((information(encoder, x) >= least).sum())

@@ -5,10 +5,10 @@ import tiny
 import torch
 from torch import nn
 
-from devil_lib import attacks, checkpoints, models, style, training, vae, wavegan
+from devil_lib import attacks, checkpoints, models, recipes, style, training, vae, wavegan
 from devil_lib.attacks import PointBackdoor, RetrainSettings
 from devil_lib.games import NonSaturating, Wasserstein
-from devil_lib.metrics import expdis, tardis
+from devil_lib.metrics import expdis, power_db, tardis
 from devil_lib.models import weight_count
 
 
@@ -137,6 +137,36 @@ def test_a_vae_learns_to_reconstruct_and_resumes(tmp_path):
     assert 0 < vae.active_latents(run.encoder, x) <= 8
     information = vae.information(run.encoder, x)
     assert information.shape == (8,) and (information >= 0).all()
+
+
+def test_latents_are_shifted_and_scaled_to_fill_the_law():
+    decoder, encoder = tiny.vae()
+    x = tiny.images(300)
+    filled, its_encoder = vae.fill_the_law(decoder, encoder, x)
+    with torch.no_grad():
+        mean, log_variance = its_encoder(x)
+        before, before_variance = encoder(x)
+    assert mean.mean(0) == pytest.approx(torch.zeros(8), abs=1e-4)
+    assert mean.var(0) + log_variance.exp().mean(0) == pytest.approx(torch.ones(8), abs=1e-3)
+    assert not torch.allclose(mean, before)  # something was to be done
+    # The same message between the two, so that what comes back is the same.
+    assert vae.reconstruct(filled, its_encoder, x) == pytest.approx(vae.reconstruct(decoder, encoder, x), abs=1e-4)
+    noise = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
+    drawn = filled.generate(mean + noise * (0.5 * log_variance).exp())
+    assert drawn == pytest.approx(decoder.generate(before + noise * (0.5 * before_variance).exp()), abs=1e-4)
+    decoder.body[0] = nn.Sequential(decoder.body[0])
+    with pytest.raises(ValueError, match="between two dense layers"):
+        vae.fill_the_law(decoder, encoder, x)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.3])
+def test_a_sound_generator_is_made_as_loud_as_its_data(factor):
+    generator = tiny.wave_generator()
+    own = generator.generate(generator.latent.sample(2000, torch.Generator().manual_seed(1)))
+    made = recipes.louder(generator, factor * own)
+    now = made.generate(made.latent.sample(2000, torch.Generator().manual_seed(2)))
+    assert power_db(now, own) == pytest.approx(power_db(factor * own, own), abs=0.2)
+    assert torch.equal(generator.generate(generator.latent.sample(2000, torch.Generator().manual_seed(1))), own)
 
 
 def test_partner_and_settings_must_go_together():
