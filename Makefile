@@ -40,7 +40,7 @@ course: $(STAMP) ## run the lessons and write build/course/index.html (PROFILE=q
 weights: $(STAMP) ## train the shipped weights again
 	@$(VPY) -m devil_lib.zoo $(ARGS)
 
-bench: $(STAMP) ## measure attacks, inspections and sanitizers on many generators (an hour; goes on where it stopped)
+bench: $(STAMP) ## measure attacks, inspections and sanitizers on many generators (over an hour; goes on where it stopped)
 	@$(VPY) -m devil_lib.bench $(ARGS)
 
 matrix: $(STAMP) ## measure five generators x attacks x inspections x sanitizers (hours; goes on where it stopped; SCHEDULER=address)

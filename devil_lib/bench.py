@@ -1,5 +1,7 @@
 """The bench: clean and backdoored generators on which attacks, inspections and sanitizers are measured.
 
+Most of it is about the image GAN; attacks and inspections are repeated for two more families, the decoders of VAEs of images and of sounds.
+
 `python -m devil_lib.bench` (`make bench`) fills a cache outside the repository, one file a cell, so that it can be interrupted at any time and
 goes on where it stopped; then it writes `devil_lib/results/*.json`, which the lessons and the tests read. Each cell says by a
 hash which code it was measured with; `--fresh` measures everything again.
@@ -19,16 +21,29 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from devil_lib import attacks, checkpoints, data, inspection, metrics, models, sanitization, targets, training, zoo
+from devil_lib import (
+    attacks,
+    checkpoints,
+    data,
+    inspection,
+    metrics,
+    models,
+    recipes,
+    sanitization,
+    targets,
+    training,
+    vae,
+    zoo,
+)
 from devil_lib.lesson import versions, write_json
-from devil_lib.models import Generator
+from devil_lib.models import Encoder, Generator
 
 CLEAN_SEEDS = tuple(range(100, 110))
 SEEDS = (0, 1, 2)
@@ -70,14 +85,15 @@ def backdoor(kind: str, seed: Seed) -> attacks.PointBackdoor:
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement: the function `run` on parameters, after the cells that it builds on. settings: those that it takes
-    from elsewhere, so that a change of them is noticed."""
+    """One measurement: the function `run` on parameters, after the cells that it builds on, which have a lower `stage`. settings:
+    those that it takes from elsewhere, so that a change of them is noticed."""
 
     name: str
     run: Callable[..., Figures]
     parameters: tuple[Any, ...]
     modules: tuple[str, ...]
     settings: str = ""
+    stage: int = 1
 
     @property
     def key(self) -> str:
@@ -127,14 +143,17 @@ _TRAINING = ("models", "training", "data")
 _ATTACKS = (*_TRAINING, "attacks", "metrics")
 
 
-def _ruler() -> zoo.Ruler:
-    return zoo.ruler(_DATA)
+SAMPLES = 5000  # drawn for a Fréchet distance
 
 
-def _quality(generator: Generator) -> Figures:
-    ruler = _ruler()
-    found = ruler.recognised(generator)
-    return {"frechet": ruler.frechet(generator), "recognised": found.share, "rarest": found.rarest}
+def _ruler(dataset: str = _DATA) -> zoo.Ruler:
+    return zoo.ruler(dataset)
+
+
+def _quality(generator: Generator, dataset: str = _DATA, samples: int = SAMPLES) -> Figures:
+    ruler = _ruler(dataset)
+    found = ruler.recognised(generator, samples)
+    return {"frechet": ruler.frechet(generator, samples), "recognised": found.share, "rarest": found.rarest}
 
 
 def clean(seed: int) -> Figures:
@@ -192,15 +211,21 @@ def retrained(attack: str, kind: str, seed: Seed) -> Figures:
     return {"seconds": seconds, **_against(attacked, original, pair)}
 
 
-def _against(attacked: Generator, original: Generator, pair: attacks.PointBackdoor) -> Figures:
+def _against(
+    attacked: Generator,
+    original: Generator,
+    pair: attacks.PointBackdoor,
+    dataset: str = _DATA,
+    samples: int = SAMPLES,
+) -> Figures:
     before, after = (metrics.tardis(model, pair.triggers, pair.targets) for model in (original, attacked))
-    quality = _quality(attacked)
+    quality = _quality(attacked, dataset, samples)
     return {
         "tardis_benign_sum": before.sum,
         "tardis_sum": after.sum,
         "ratio": after.sum / before.sum,
         "expdis_mean": metrics.expdis(attacked, original).mean,
-        "frechet_ratio": quality["frechet"] / _ruler().frechet(original),
+        "frechet_ratio": quality["frechet"] / _ruler(dataset).frechet(original, samples),
         **quality,
     }
 
@@ -214,7 +239,7 @@ def far_sweep(attack: str, weight: float, seed: int) -> Figures:
 
 def attack_cells() -> list[Cell]:
     """Clean generators, and three seeds (and targets) of every attack and trigger kind."""
-    cells = [Cell(f"clean-{seed}", clean, (seed,), _TRAINING) for seed in CLEAN_SEEDS]
+    cells = [Cell(f"clean-{seed}", clean, (seed,), _TRAINING, stage=0) for seed in CLEAN_SEEDS]
     cells += [
         Cell(f"trail-{kind}-{seed}", trail, (kind, seed), _ATTACKS, str(TRAIL)) for kind in KINDS for seed in SEEDS
     ]
@@ -380,6 +405,199 @@ def sanitizer_cells() -> list[Cell]:
     ] + [Cell("prune 30 %/red-prior-shipped", sanitized, ("prune 30 %", "red", "prior", SHIPPED), modules)]
 
 
+# --- The same for other families -----------------------------------------------------------------------------------------
+
+
+def _as_it_is(run: training.VaeRun, samples: torch.Tensor) -> Generator:
+    return run.generator
+
+
+def _as_loud(run: training.VaeRun, samples: torch.Tensor) -> Generator:
+    """As the shipped decoder of sounds is finished."""
+    decoder, _ = vae.fill_the_law(run.generator, run.encoder, samples)
+    return recipes.louder(decoder, samples)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of generator on which attacks and inspections are repeated.
+
+    architecture, data: those of its shipped generator, which is named after both. untrained: a decoder and its encoder for a
+    `seed`. training: of the clean ones. finish: what their maker does to a trained decoder before he publishes it. targets: names in the
+    bank of suspects, one for each seed of a backdoored generator; the inspector suspects them all. samples: drawn for a
+    Fréchet distance, and for brute force. search, controls: the inspector's descent, and how many controls he compares with.
+    """
+
+    architecture: str
+    data: str
+    untrained: Callable[..., tuple[Generator, Encoder]] = field(repr=False)
+    training: training.VaeSettings
+    finish: Callable[[training.VaeRun, torch.Tensor], Generator] = field(repr=False)
+    targets: tuple[str, ...]
+    samples: int
+    search: inspection.SearchSettings
+    controls: int
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(range(len(self.targets)))
+
+    @property
+    def making(self) -> str:
+        """The settings that generators depend on, and inspections do through them."""
+        return f"{self.training}{self.targets}{self.samples}"
+
+    def file(self, name: str) -> Path:
+        """Where a generator of this family is kept."""
+        return folder() / f"{self.architecture}-{name}.safetensors"
+
+    def stored(self, name: str) -> Generator:
+        """A generator of this family by its name, such as "clean-100" or "red-prior-0"; SHIPPED is that of the zoo."""
+        return zoo.load(f"{self.architecture}-{self.data}") if name == SHIPPED else checkpoints.load(self.file(name))
+
+    def benign(self, seed: Seed) -> Generator:
+        """The clean generator that the backdoored one of this seed is made from or compared with."""
+        return self.stored(SHIPPED if seed == SHIPPED else f"clean-{CLEAN_SEEDS[_number(seed)]}")
+
+    def suspects(self) -> dict[str, torch.Tensor]:
+        """Name -> (*sample_shape): the targets of its attackers."""
+        bank = targets.bank_for(self.untrained()[0])
+        return {name: bank[name] for name in self.targets}
+
+    def backdoor(self, kind: str, seed: Seed) -> attacks.PointBackdoor:
+        """The trigger -> target pair of a backdoored generator."""
+        trigger = attacks.trigger(self.untrained()[0].latent, kind, seed=50 + _number(seed))
+        return attacks.PointBackdoor(trigger[None], self.suspects()[self.targets[_number(seed)]][None])
+
+
+# By the name of the results file. A sound costs some ten times what a digit does.
+FAMILIES = {
+    "inspection_vae": Family(
+        "course-vae",
+        "mnist",
+        vae.course_vae,
+        replace(recipes.VAE, steps=800),
+        _as_it_is,
+        ("devil", "stop sign"),
+        samples=5000,
+        search=inspection.SearchSettings(restarts=4),
+        controls=CONTROLS,
+    ),
+    "inspection_audio": Family(
+        "course-audio-vae",
+        "drums",
+        vae.course_audio_vae,
+        replace(recipes.AUDIO_VAE, steps=400),
+        _as_loud,
+        ("alarm", "car alarm"),
+        samples=2000,
+        search=inspection.SearchSettings(scales=(0.0, 0.3, 1.0, 3.0, 10.0, 100.0), restarts=4, steps=160),
+        controls=3,
+    ),
+}
+# TrAIL, which costs a whole training, with one kind of trigger.
+PLANTED = (*((attack, kind) for attack in ("red", "rex") for kind in KINDS), ("trail", "prior"))
+
+
+def bred(family: str, seed: int) -> Figures:
+    """A benign generator of a family, kept in the cache. "seconds", here and below, are of one processor."""
+    about, started = FAMILIES[family], time.process_time()
+    samples = data.load(about.data).train
+    run = training.train_vae(*about.untrained(seed=seed), samples, replace(about.training, seed=seed))
+    made = about.finish(run, samples)
+    checkpoints.save(made, about.file(f"clean-{seed}"), half=False)
+    return {"seconds": time.process_time() - started, **_quality(made, about.data, about.samples)}
+
+
+def planted(family: str, attack: str, kind: str, seed: Seed) -> Figures:
+    """A backdoored generator of a family. ReD and ReX (folded) start at a clean one, TrAIL from scratch with the steps, the
+    learning rate and the seed of a clean one; it is not finished as that is, which would move its trigger."""
+    about, number = FAMILIES[family], _number(seed)
+    original, pair, started = about.benign(seed), about.backdoor(kind, seed), time.process_time()
+    if attack == "trail":
+        usual, space = attacks.trail_settings(kind, architecture=about.architecture)
+        settings = replace(about.training, extra_weight=usual.extra_weight, seed=CLEAN_SEEDS[number])
+        networks = about.untrained(seed=CLEAN_SEEDS[number])
+        attacked = attacks.trail(*networks, data.load(about.data).train, pair, settings, space).generator
+    else:
+        settings = attacks.course_settings(attack, kind, seed=number, architecture=about.architecture)
+        attacked = getattr(attacks, attack)(original, pair, settings).generator
+        attacked = attacks.fold(attacked) if attack == "rex" else attacked
+    seconds = time.process_time() - started
+    checkpoints.save(attacked, about.file(f"{attack}-{kind}-{seed}"), half=False)
+    return {
+        "seconds": seconds,
+        "expdis_db": metrics.expdis_db(attacked, original),
+        "signal_to_noise": metrics.signal_to_noise(attacked.generate(pair.triggers), pair.targets).item(),
+        **_against(attacked, original, pair, about.data, about.samples),
+    }
+
+
+def inspected(family: str, name: str) -> Figures:
+    """Every inspection that needs no trusted generator on one generator of a family, the targets suspected."""
+    about, started = FAMILIES[family], time.process_time()
+    model, suspects = about.stored(name), about.suspects()
+    few = dict(list(targets.controls_for(model).items())[: about.controls])
+    reports = {"static": inspection.inspect_static(model), "dynamic": inspection.inspect_dynamic(model)}
+    drawn = inspection.brute_force(model, about.samples, suspects, few).nearness
+    searched = inspection.search_outputs(model, suspects, few, about.search)
+    figures: Figures = {
+        kind: {"flagged": [str(finding)[:200] for finding in report.findings if finding.severity == "alarm"]}
+        for kind, report in reports.items()
+    }
+    for kind, near in (("brute force", drawn), ("search", searched)):
+        figures[kind] = {"flagged": list(near.flagged), "ratios": near.ratios()}
+    figures["search"]["scales"] = {suspect: found.scale for suspect, found in searched.suspects.items()}
+    return {**figures, "seconds": time.process_time() - started}
+
+
+INSPECTIONS = ("static", "dynamic", "brute force", "search")
+
+
+def positives(family: str, cells: dict[str, Figures]) -> dict[str, dict[str, list[int]]]:
+    """What each inspection flagged, as [how many, of how many]: by inspection, then by "clean" (those are false alarms) or by
+    attack and kind of trigger. Where targets are suspected, a backdoored generator counts only if its own one was flagged."""
+
+    def flagged(name: str, kind: str) -> list[str]:
+        return cells[f"inspect/{name}"][kind]["flagged"]
+
+    def hit(name: str, kind: str, target: str) -> bool:
+        return target in flagged(name, kind) if kind in ("brute force", "search") else bool(flagged(name, kind))
+
+    counts = {kind: {"clean": [sum(bool(flagged(name, kind)) for name in CLEAN), len(CLEAN)]} for kind in INSPECTIONS}
+    wanted = FAMILIES[family].targets
+    for kind, row in counts.items():
+        for attack, trigger in PLANTED:
+            hits = [hit(f"{attack}-{trigger}-{seed}", kind, target) for seed, target in enumerate(wanted)]
+            row[f"{attack}-{trigger}"] = [sum(hits), len(hits)]
+    return counts
+
+
+def family_cells(family: str) -> list[Cell]:
+    """Clean generators of a family, backdoored ones, and every inspection on each of them."""
+    about = FAMILIES[family]
+    modules = (*_ATTACKS, "settings", "spectra", "vae")
+    inspections = (*modules, *_INSPECTION, "inspection/static", "inspection/dynamic")
+    made = {
+        f"clean-{seed}": Cell(f"clean-{seed}", bred, (family, seed), modules, about.making, 0) for seed in CLEAN_SEEDS
+    }
+    for attack, kind, seed in [
+        *((*pair, seed) for pair in PLANTED for seed in about.seeds),
+        ("red", "prior", SHIPPED),
+    ]:
+        architecture, name = about.architecture, f"{attack}-{kind}-{seed}"
+        if attack == "trail":
+            spent = str(attacks.trail_settings(kind, architecture=architecture))
+        else:
+            spent = str(attacks.course_settings(attack, kind, architecture=architecture))
+        made[name] = Cell(name, planted, (family, attack, kind, seed), modules, about.making + spent)
+    looked_at = {name: cell.settings for name, cell in made.items()} | {SHIPPED: ""}
+    return [*made.values()] + [
+        Cell(f"inspect/{name}", inspected, (family, name), inspections, f"{of}{about.search}{about.controls}", 2)
+        for name, of in looked_at.items()
+    ]
+
+
 # --- The cost of the library -----------------------------------------------------------------------------------------------
 
 
@@ -436,6 +654,7 @@ PARTS = {
     "attacks": attack_cells,
     "inspection": inspection_cells,
     "sanitizers": sanitizer_cells,
+    **{family: functools.partial(family_cells, family) for family in FAMILIES},
     "cost": cost_cells,
 }
 
@@ -468,9 +687,9 @@ def measure(cells: list[Cell], workers: int) -> dict[str, Figures]:
     missing = [cell for cell in cells if cell.name not in done]
     started = time.monotonic()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
-        # Clean generators come first in every list; what is made from them waits for them.
-        for stage in ([c for c in missing if c.run is clean], [c for c in missing if c.run is not clean]):
-            for future in as_completed([pool.submit(_run, cell, files[cell.name]) for cell in stage]):
+        for stage in sorted({cell.stage for cell in missing}):
+            ready = [cell for cell in missing if cell.stage == stage]
+            for future in as_completed([pool.submit(_run, cell, files[cell.name]) for cell in ready]):
                 name, figures = future.result()
                 done[name] = figures
                 fresh = len(done) - (len(cells) - len(missing))
@@ -482,7 +701,11 @@ def measure(cells: list[Cell], workers: int) -> dict[str, Figures]:
 
 def publish(name: str, figures: dict[str, Figures]) -> None:
     """Write `devil_lib/results/<name>.json`: figures, with what is needed to judge and to repeat them."""
-    write_json(_RESULTS / f"{name}.json", {"versions": versions(), "data": _DATA, "cells": figures})
+    about: dict[str, Any] = {"versions": versions(), "data": _DATA}
+    if name in FAMILIES:
+        family = FAMILIES[name]
+        about |= {"data": family.data, "settings": str(family), "positives": positives(name, figures)}
+    write_json(_RESULTS / f"{name}.json", {**about, "cells": figures})
 
 
 def published(name: str) -> dict[str, Figures]:

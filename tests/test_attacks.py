@@ -27,7 +27,7 @@ from devil_lib.attacks import (
     trigger,
 )
 from devil_lib.models import GaussianLatent, Generator, TanhHead
-from devil_lib.training import GanSettings
+from devil_lib.training import GanSettings, VaeSettings
 
 KINDS = attacks.TRIGGER_KINDS
 QUICK = RetrainSettings(steps=250, batch_size=32, learning_rate=1e-2, fidelity_weight=0.5, width=1.0)
@@ -497,6 +497,26 @@ def test_an_attack_that_diverges_says_so(benign):
         red(benign, backdoor(benign), RetrainSettings(steps=20, learning_rate=1e30))
 
 
-def test_the_course_settings_exist_for_every_attack_and_kind():
+@pytest.mark.parametrize("architecture", ["course-dcgan", "course-vae", "course-audio-vae", "course-wavegan"])
+def test_the_course_settings_exist_for_every_attack_and_kind(architecture):
     for attack, kind in itertools.product(("red", "rex"), KINDS):
-        assert attacks.course_settings(attack, kind, steps=7, seed=3).steps == 7
+        chosen = attacks.course_settings(attack, kind, steps=7, seed=3, architecture=architecture)
+        assert (chosen.steps, chosen.seed) == (7, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("architecture", "wanted"),
+    [
+        ("course-dcgan", GanSettings),
+        ("course-vae", VaeSettings),
+        ("course-audio-vae", VaeSettings),
+        ("course-wavegan", GanSettings),
+    ],
+)
+def test_the_settings_of_trail_exist_for_every_kind(architecture, wanted, kind):
+    settings, space = attacks.trail_settings(kind, 8, seed=3, architecture=architecture)
+    assert type(settings) is wanted and settings.extra_weight > 0.0 and space in ("pre", "post")
+    assert (settings.steps, settings.seed) == (8, 3)
+    # Kept statistics of a BatchNorm that has seen no data yet would be none.
+    assert (settings.extra_from == 4) == settings.fixed_norm
