@@ -220,6 +220,31 @@ def test_the_shipped_generator_is_believable():
     assert found.share >= 0.65 and found.rarest >= 0.03
 
 
+@pytest.mark.parametrize(
+    ("name", "share", "rarest"),
+    [
+        ("course-wavegan-spoken-digits", 0.70, 0.03),
+        ("course-wavegan-drums", 0.75, 0.05),
+        ("course-audio-vae-drums", 0.70, 0.0),
+        ("course-audio-vae-spoken-digits", 0.40, 0.01),
+    ],
+)
+def test_the_shipped_sounds_are_believable(name, share, rarest):
+    """Words and drums that a classifier is sure of, as loud as the real ones (within 3 dB)."""
+    about = zoo.card(name)
+    assert about["recognised"] >= share and about["rarest_class"] >= rarest
+    generator = zoo.load(name)
+    made = generator.generate(generator.latent.sample(1000, torch.Generator().manual_seed(4)))
+    real = data.load("drums").test if about["data"] == "drums" else None
+    assert abs(about["power_db"] if real is None else metrics.power_db(made, real)) < 3.0
+
+
+def test_flowers_are_made_that_look_like_flowers():
+    """A quarter is recognised with confidence; of real photographs it is 44 %."""
+    about = zoo.card("course-style-64-flowers")
+    assert about["recognised"] >= 0.25 and about["rarest_class"] >= 0.08 and about["frechet"] < 7.0
+
+
 def test_the_classifiers_are_worth_their_name():
     assert zoo.card("classifier-mnist")["test_accuracy"] > 0.98
     assert zoo.card("classifier-digits")["test_accuracy"] > 0.95
