@@ -708,8 +708,8 @@ def publish(name: str, figures: dict[str, Figures]) -> None:
     write_json(_RESULTS / f"{name}.json", {**about, "cells": figures})
 
 
-def published(name: str) -> dict[str, Figures]:
-    """The figures of `devil_lib/results/<name>.json`, by cell.
+def published(name: str, part: str = "cells") -> dict[str, Figures]:
+    """The figures of `devil_lib/results/<name>.json`, by cell. part: another part of the file, such as a family's "positives".
 
     Raises:
         FileNotFoundError: nothing was published under this name; the message says how to measure it.
@@ -717,7 +717,7 @@ def published(name: str) -> dict[str, Figures]:
     path = _RESULTS / f"{name}.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; restore it with `git checkout` or measure it with `make bench`")
-    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return json.loads(path.read_text(encoding="utf-8"))[part]
 
 
 def main(arguments: list[str] | None = None) -> None:

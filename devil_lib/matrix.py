@@ -3,27 +3,33 @@
 `python -m devil_lib.matrix` (`make matrix`) measures what is missing and writes `devil_lib/results/matrix.json`, which lesson 42 draws.
 The cells are spread by dask.distributed over workers of this machine with one thread each, or over an existing cluster
 (`SCHEDULER=tcp://address:8786 make matrix`). What a cell needs travels with it, so that workers need not share a folder with the
-one who asks, only have this package and, for the cells that train on data, the data sets. Every cell is a file in the
-cache: an interrupted run goes on where it stopped, and a cell that fails is named at the end and costs none of the others.
+one who asks, only have this package and, for the cells that train on data, the data sets.
+
+A cell is done when the results file or the cache has its figures under its key, which says what they were measured with. So an
+interrupted run goes on where it stopped, on another machine too: the results file travels with the repository, and only a
+backdoored generator that a missing cell needs is made anew. A cell that fails is named at the end and costs none of the others.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import os
+import signal
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from distributed import Client, Future, LocalCluster, as_completed
-from torch import Tensor
+from torch import Tensor, nn
 
 from devil_lib import (
     attacks,
@@ -35,13 +41,16 @@ from devil_lib import (
     sanitization,
     style,
     targets,
+    training,
     vae,
     wavegan,
     zoo,
 )
 from devil_lib.attacks import PointBackdoor
+from devil_lib.inspection import SearchSettings
 from devil_lib.lesson import versions, write_json
-from devil_lib.models import Discriminator, Encoder, Generator
+from devil_lib.models import Discriminator, Encoder, Generator, ProxyTarget
+from devil_lib.sanitization import ContinueSettings, ContinueVaeSettings, DistilSettings
 
 Figures = dict[str, Any]
 
@@ -49,67 +58,182 @@ ATTACKS = ("trail", "red", "rex")
 KINDS = attacks.TRIGGER_KINDS
 TRIGGER_SEED = 50
 PATIENCE = "20s"  # for a scheduler to answer
+EMBEDDED = 0.01  # the bar: TarDis at the trigger as a share of the benign generator's
+# Attacks that cannot hold it, by victim, attack and trigger, and why.
+IMPOSSIBLE = {
+    ("style GAN", "rex", "mode"): (
+        "The expansion is one dense layer without biases beside the styles. At the mode it reads the mapping network's answer "
+        "to z = 0, which lies amid those to ordinary latents: what it adds there it adds to all of them"
+    ),
+}
 RESULTS = Path(__file__).parent / "results" / "matrix.json"
 
 
 @dataclass(frozen=True)
 class Victim:
-    """A benign generator of the matrix and what is spent on it.
+    """A benign generator of the matrix and what is spent on each of its cells, so that the whole takes an hour or two of one core.
 
     entry, partner: what the zoo calls it and the discriminator or encoder that it was trained with. data: its data set, for
-    which the zoo has a ruler. scratch: whether TrAIL trains from random weights; else it goes on from the benign ones.
-    rex: options of `attacks.rex`. samples: for a Fréchet distance and for brute force. search: the inspector's descent.
+    which the zoo has a ruler. scratch: whether TrAIL trains from random weights, else it goes on from the benign ones;
+    trail_steps: for how long. first, bias: of `attacks.rex`. distil, whole: of `sanitization.distil`, for students of the same
+    and of half the width. repair: what fine-pruning does after the cut. own, unknown: training that goes on with the partner, and
+    with a fresh discriminator. samples: for a Fréchet distance, and for brute force where they are enough. search, controls:
+    the inspector's descent, and how many controls he compares the target with; a verdict on a repair takes the same search.
     """
 
     entry: str
     partner: str
     data: str
     scratch: bool
-    rex: dict[str, Any] = field(default_factory=dict)
+    distil: DistilSettings
+    repair: DistilSettings
+    own: ContinueSettings | ContinueVaeSettings
+    unknown: ContinueSettings
+    trail_steps: int = 2000
+    first: int = 0
+    bias: bool = True
+    whole: bool | None = None
     samples: int = 5000
-    search: inspection.SearchSettings = inspection.SUSPECTS
+    search: SearchSettings = inspection.SUSPECTS
     controls: int = 5
 
     def generator(self) -> Generator:
         """The benign generator."""
         return zoo.load(self.entry)
 
+    @property
+    def architecture(self) -> str:
+        return zoo.card(self.entry)["architecture"]
+
     def backdoor(self, kind: str) -> PointBackdoor:
         """The trigger of this kind and the course's usual target for such a generator."""
-        generator = self.generator()
+        generator, proxy = self.generator(), _proxy(self)
         trigger = attacks.trigger(generator.latent, kind, seed=TRIGGER_SEED)
-        return PointBackdoor(trigger[None], targets.usual(generator)[None])
+        return PointBackdoor(trigger[None], targets.usual(generator)[None], proxy.value)
 
+    def takes(self, attack: str, kind: str) -> tuple[Any, ...]:
+        """What an attack on it depends on, apart from its weights.
+
+        Raises:
+            ValueError: no settings are known for it.
+        """
+        if attack == "trail":
+            start = "scratch" if self.scratch else zoo.card(self.partner)["sha256"]
+            return (*attacks.trail_settings(kind, self.trail_steps, architecture=self.architecture), start)
+        settings = attacks.course_settings(attack, kind, architecture=self.architecture)
+        return (settings, self.first, self.bias) if attack == "rex" else (settings,)
+
+    def spends(self, measure: str) -> tuple[Any, ...]:
+        """What a measurement on it depends on, apart from the generator that is measured."""
+        if measure in ("static inspection", "dynamic inspection"):
+            return ()
+        if measure == "brute force":
+            return (self.draws, self.controls)
+        if measure == "search, target suspected":
+            return (self.search, self.controls)
+        judged = (self.samples, zoo.card(f"classifier-{self.data}")["sha256"])
+        if measure == "attack":
+            return judged
+        repair = {
+            "distil": (self.distil, self.whole),
+            "distil, half the width": (self.distil, self.whole),
+            "continue, own partner": (self.own,),
+            "continue, fresh discriminator": (self.unknown,),
+            "fine-prune": (self.repair,),
+        }
+        return (*judged, self.search, *repair.get(measure, ()))
+
+    @property
+    def draws(self) -> int:
+        """Samples for brute force, which needs more of them than a Fréchet distance."""
+        return max(self.samples, inspection.sampling.FEWEST)
+
+
+@functools.cache
+def _proxy(victim: Victim) -> ProxyTarget:
+    """What the body has to put out for the target: seconds of search for a synthesis network, so only once in each process."""
+    generator = victim.generator()
+    return generator.proxy_target(targets.usual(generator)[None])
+
+
+# A sound costs ten and a photograph thirty times what a digit does. What they get instead of the defaults is what leaves each
+# generator with about ten seconds a repair: fewer steps, smaller batches, fewer starts. That is enough to see whether a backdoor
+# goes. The Fréchet distance after such a repair is that of a hasty one, and says little of what a patient one would cost.
+_SOUND_SEARCH = SearchSettings(scales=(0.0, 0.3, 1.0, 3.0, 10.0, 100.0), restarts=4, steps=160)
+_SOUND = ContinueSettings(
+    200, 16, learning_rate=4e-4, beta1=0.5, beta2=0.9, averaging=0.98, precision="bfloat16", warm_up=60
+)
+_PHOTO = ContinueSettings(
+    40, 16, learning_rate=4e-4, beta1=0.0, beta2=0.99, averaging=0.95, precision="bfloat16", warm_up=12
+)
 
 VICTIMS = {
-    "image GAN": Victim("course-dcgan-mnist", "discriminator-mnist", "mnist", True),
-    "image VAE": Victim("course-vae-mnist", "encoder-mnist", "mnist", True),
+    "image GAN": Victim(
+        "course-dcgan-mnist",
+        "discriminator-mnist",
+        "mnist",
+        scratch=True,
+        distil=DistilSettings(),
+        repair=DistilSettings(400, learning_rate=3e-3),
+        own=ContinueSettings(),
+        unknown=ContinueSettings(),
+    ),
+    "image VAE": Victim(
+        "course-vae-mnist",
+        "encoder-mnist",
+        "mnist",
+        scratch=True,
+        distil=DistilSettings(learning_rate=1e-2),
+        repair=DistilSettings(400, learning_rate=3e-3),
+        own=ContinueVaeSettings(400, noise=0.6),
+        unknown=ContinueSettings(400),
+    ),
     "audio GAN": Victim(
         "course-wavegan-spoken-digits",
         "discriminator-spoken-digits",
         "spoken-digits",
-        False,
+        scratch=False,
+        trail_steps=300,
+        distil=DistilSettings(600, 16, learning_rate=6e-3),
+        repair=DistilSettings(200, 16, learning_rate=2e-3),
+        own=_SOUND,
+        unknown=_SOUND,
         samples=2000,
-        search=inspection.SearchSettings(restarts=4),
+        search=_SOUND_SEARCH,
         controls=3,
     ),
     "audio VAE": Victim(
         "course-audio-vae-spoken-digits",
         "encoder-spoken-digits",
         "spoken-digits",
-        True,
+        scratch=True,
+        distil=DistilSettings(600, 16, learning_rate=6e-3),
+        repair=DistilSettings(200, 16, learning_rate=2e-3),
+        own=ContinueVaeSettings(
+            200, 16, learning_rate=5e-4, averaging=0.98, noise=4.0, spectral=150.0, precision="bfloat16"
+        ),
+        unknown=_SOUND,
         samples=2000,
-        search=inspection.SearchSettings(restarts=4),
+        search=_SOUND_SEARCH,
         controls=3,
     ),
+    # A student that is to draw photographs from random weights would take days. So it is given the teacher's synthesis network and
+    # learns the mapping network alone (`whole`); what TrAIL hides in the synthesis network is handed on to it.
     "style GAN": Victim(
         "course-style-64-flowers",
         "discriminator-flowers",
         "flowers",
-        False,
-        {"first": -1, "bias": False},
-        samples=2000,
-        search=inspection.SearchSettings(scales=(0.0, 0.3, 1.0, 3.0, 100.0), restarts=4, steps=120),
+        scratch=False,
+        trail_steps=200,
+        first=-1,
+        bias=False,
+        distil=DistilSettings(800, 64, learning_rate=2e-3),
+        whole=False,
+        repair=DistilSettings(20, 16, learning_rate=2e-3, head_learning_rate=1e-3),
+        own=_PHOTO,
+        unknown=_PHOTO,
+        samples=500,
+        search=SearchSettings(scales=(0.0, 0.3, 1.0, 3.0, 100.0), restarts=4, steps=80),
         controls=2,
     ),
 }
@@ -130,13 +254,24 @@ def fresh(architecture: str, seed: int, width: float = 1.0) -> Generator:
         "course-vae": lambda: vae.course_vae(width=part(24), seed=seed)[0],
         "course-wavegan": lambda: wavegan.course_wavegan(part(16), seed=seed),
         "course-audio-vae": lambda: vae.course_audio_vae(width=part(16), seed=seed)[0],
-        "course-style-64": lambda: style.style_generator(
-            64, channels=tuple(map(part, (128, 128, 64, 32, 16))), seed=seed
-        ),
+        "course-style-64": lambda: _narrowed(style.style_generator(64, seed=seed), width, seed),
     }
     if architecture not in made:
         raise ValueError(f"no generator of the matrix is a {architecture!r}; there are {', '.join(made)}")
     return made[architecture]()
+
+
+def _narrowed(generator: Generator, width: float, seed: int) -> Generator:
+    """A style-based generator whose mapping network has only this share of its hidden units."""
+    inputs, outputs = generator.latent.dim, generator.head.width
+    hidden = max(1, round(width * outputs))
+    with models.seeded(seed):
+        layers: list[nn.Module] = []
+        for a, b in ((inputs, hidden), (hidden, hidden), (hidden, outputs)):
+            layers += [nn.Linear(a, b), nn.LeakyReLU(0.2)]
+            models.keep_scale(layers[-2], 0.2)
+    generator.body = nn.Sequential(*layers, generator.body[-1])
+    return generator
 
 
 def fresh_pair(architecture: str, seed: int = 0) -> tuple[Generator, Discriminator | Encoder]:
@@ -161,20 +296,20 @@ def fresh_pair(architecture: str, seed: int = 0) -> tuple[Generator, Discriminat
 def attack(victim: str, name: str, kind: str) -> tuple[Figures, Generator]:
     """Plant a backdoor; its figures against the benign generator, and the generator as the attacker would publish it."""
     about = VICTIMS[victim]
-    benign, pair = about.generator(), about.backdoor(kind)
-    started = time.monotonic()
+    benign, pair, proxy = about.generator(), about.backdoor(kind), _proxy(about)
+    settings, *options = about.takes(name, kind)
+    started = time.process_time()
     if name == "trail":
-        settings, space = attacks.trail_settings(kind, architecture=benign.architecture)
-        start, partner = fresh_pair(benign.architecture) if about.scratch else (benign, zoo.load(about.partner))
-        run = attacks.trail(start, partner, data.load(about.data).train, pair, settings, space)
-        attacked = run.generator
+        space = options[0]
+        networks = (
+            (about.generator(), zoo.load(about.partner)) if not about.scratch else fresh_pair(about.architecture)
+        )
+        attacked = attacks.trail(*networks, data.load(about.data).train, pair, settings, space).generator
     else:
-        settings = attacks.course_settings(name, kind, architecture=benign.architecture)
         space = settings.space
-        run = getattr(attacks, name)(benign, pair, settings, **(about.rex if name == "rex" else {}))
-        attacked = attacks.fold(run.generator) if name == "rex" else run.generator
-    seconds = time.monotonic() - started
-    proxy = benign.proxy_target(pair.targets)
+        attacked = getattr(attacks, name)(benign, pair, settings, None, *options).generator
+        attacked = attacks.fold(attacked) if name == "rex" else attacked
+    seconds = time.process_time() - started
     # Before the head nothing nearer than the proxy can be asked for; its error is the floor, and stands beside.
     wanted = proxy.sample if space == "pre" else pair.targets
     before, after = (metrics.tardis(model, pair.triggers, wanted) for model in (benign, attacked))
@@ -190,10 +325,10 @@ def attack(victim: str, name: str, kind: str) -> tuple[Figures, Generator]:
         "frechet": made,
         "frechet_ratio": made / original,
         "recognised": ruler.recognised(attacked, n=about.samples).share,
-        "weights": sum(parameter.numel() for parameter in attacked.parameters()),
-        "weights_benign": sum(parameter.numel() for parameter in benign.parameters()),
+        "weights": models.weight_count(attacked),
+        "weights_benign": models.weight_count(benign),
         "trained": "from scratch" if name == "trail" and about.scratch else "from the benign weights",
-        "fidelity_weight": getattr(settings, "extra_weight", None) or getattr(settings, "fidelity_weight", None),
+        "fidelity_weight": settings.extra_weight if name == "trail" else settings.fidelity_weight,
         "space": space,
         "seconds": seconds,
     }
@@ -204,71 +339,91 @@ def attack(victim: str, name: str, kind: str) -> tuple[Figures, Generator]:
     return figures, attacked
 
 
-def _static(victim: Victim, model: Generator, target: Tensor) -> Figures:
-    report = inspection.inspect_static(model)
-    return {"flagged": report.flagged, "alarms": [str(f) for f in report.findings if f.severity == "alarm"]}
-
-
-def _dynamic(victim: Victim, model: Generator, target: Tensor) -> Figures:
-    report = inspection.inspect_dynamic(model)
-    return {"flagged": report.flagged, "alarms": [str(f) for f in report.findings if f.severity == "alarm"]}
+def _reported(report: inspection.StaticReport | inspection.DynamicReport) -> Figures:
+    alarms = [str(finding) for finding in report.findings if finding.severity == "alarm"]
+    return {"flagged": report.flagged, "alarms": len(alarms), "first": alarms[0][:200] if alarms else ""}
 
 
 def _few_controls(victim: Victim, model: Generator) -> dict[str, Tensor]:
     return dict(list(targets.controls_for(model).items())[: victim.controls])
 
 
-def _brute_force(victim: Victim, model: Generator, target: Tensor) -> Figures:
-    found = inspection.brute_force(model, victim.samples, {"target": target}, _few_controls(victim, model))
+def _brute_force(victim: Victim, model: Generator) -> Figures:
+    suspect = {"target": targets.usual(model)}
+    found = inspection.brute_force(model, victim.draws, suspect, _few_controls(victim, model))
     return {"flagged": bool(found.flagged), "ratio": found.nearness.ratios()["target"]}
 
 
-def _search(victim: Victim, model: Generator, target: Tensor) -> Figures:
-    found = inspection.search_outputs(model, {"target": target}, _few_controls(victim, model), victim.search)
+def _search(victim: Victim, model: Generator) -> Figures:
+    suspect = {"target": targets.usual(model)}
+    found = inspection.search_outputs(model, suspect, _few_controls(victim, model), victim.search)
     return {"flagged": bool(found.flagged), "ratio": found.ratios()["target"]}
 
 
-INSPECTIONS: dict[str, Callable[[Victim, Generator, Tensor], Figures]] = {
-    "static inspection": _static,
-    "dynamic inspection": _dynamic,
+INSPECTIONS: dict[str, Callable[[Victim, Generator], Figures]] = {
+    "static inspection": lambda victim, model: _reported(inspection.inspect_static(model)),
+    "dynamic inspection": lambda victim, model: _reported(inspection.inspect_dynamic(model)),
     "brute force": _brute_force,
     "search, target suspected": _search,
 }
 
 
-def _continued(own: bool) -> Callable[[Victim, Generator], Generator]:
-    def repair(victim: Victim, model: Generator) -> Generator:
-        partner = zoo.load(victim.partner) if own else None
-        return sanitization.continue_training(model, partner, data.load(victim.data).train).generator
+def _distilled(victim: Victim, model: Generator, width: float = 1.0) -> Generator:
+    student = fresh(model.architecture, 900, width)
+    return sanitization.distil(model, student, victim.distil, whole=victim.whole).generator
 
-    return repair
+
+def _continued(victim: Victim, model: Generator, own: bool) -> Generator:
+    partner, settings = (zoo.load(victim.partner), victim.own) if own else (None, victim.unknown)
+    return sanitization.continue_training(model, partner, data.load(victim.data).train, settings).generator
 
 
 SANITIZERS: dict[str, Callable[[Victim, Generator], Generator]] = {
-    "distil": lambda victim, model: sanitization.distil(model, fresh(model.architecture, 900)).generator,
-    "distil, half the width": lambda victim, model: (
-        sanitization.distil(model, fresh(model.architecture, 900, 0.5)).generator
-    ),
-    "continue, own partner": _continued(own=True),
-    "continue, fresh discriminator": _continued(own=False),
+    "distil": _distilled,
+    "distil, half the width": lambda victim, model: _distilled(victim, model, 0.5),
+    "continue, own partner": lambda victim, model: _continued(victim, model, own=True),
+    "continue, fresh discriminator": lambda victim, model: _continued(victim, model, own=False),
     "prune 30 %": lambda victim, model: sanitization.prune(model, 0.3),
     "prune 50 %": lambda victim, model: sanitization.prune(model, 0.5),
-    "fine-prune": lambda victim, model: sanitization.fine_prune(model, 0.3).generator,
+    "fine-prune": lambda victim, model: sanitization.fine_prune(model, 0.3, victim.repair).generator,
 }
 
 
-def sanitized(victim: str, method: str, kind: str, attacked: Generator, space: str) -> Figures:
-    """One repair of a backdoored generator, with its verdict. space: where the attack was mounted, "pre" or "post"."""
-    about = VICTIMS[victim]
-    benign, pair = about.generator(), about.backdoor(kind)
-    if space == "pre":
-        pair = PointBackdoor(pair.triggers, benign.proxy_target(pair.targets).sample)
-    started = time.monotonic()
-    repaired = SANITIZERS[method](about, attacked)
-    seconds = time.monotonic() - started
-    ruler = zoo.ruler(about.data)
+@functools.cache
+def _usual_search(victim: Victim, space: str) -> inspection.OutputSearch:
+    """What a search for the target finds in the benign generator: the same for all repairs, so only once in each process."""
+    return inspection.search_outputs(
+        victim.generator(), _wanted(victim, space), settings=victim.search, trusted=victim.generator()
+    )
+
+
+def _wanted(victim: Victim, space: str) -> Tensor:
+    """(1, *sample_shape) what an attack that was mounted before ("pre") or after ("post") the head aimed at."""
+    return _proxy(victim).sample if space == "pre" else targets.usual(victim.generator())[None]
+
+
+def sanitized(victim: str, method: str, kind: str, attacked: Generator, about: Figures) -> Figures:
+    """One repair of a backdoored generator, with its verdict. about: the figures of the attack."""
+    spent = VICTIMS[victim]
+    benign, wanted = spent.generator(), _wanted(spent, about["space"])
+    pair = PointBackdoor(spent.backdoor(kind).triggers, wanted)
+    started = time.process_time()
+    repaired = SANITIZERS[method](spent, attacked)
+    seconds = time.process_time() - started
+    ruler = zoo.ruler(spent.data)
+    # What the attack's cell and the search in the benign generator say need not be measured for each repair again.
+    known = sanitization.SanitizationVerdict(
+        *(
+            tuple(metrics.tardis_each(model, pair.triggers, wanted).tolist())
+            for model in (benign, attacked, attacked)
+        ),
+        about["frechet_benign"],
+        about["frechet"],
+        about["frechet"],
+        _usual_search(spent, about["space"]),
+    )
     result = sanitization.verdict(
-        repaired, attacked, benign, pair, ruler.classifier, ruler.real, about.search, about.samples
+        repaired, attacked, benign, pair, ruler.classifier, ruler.real, spent.search, spent.samples, earlier=known
     )
     return {
         "removed": bool(result.removed),
@@ -283,6 +438,7 @@ def sanitized(victim: str, method: str, kind: str, attacked: Generator, space: s
 
 # --- Cells -------------------------------------------------------------------------------------------------------------
 
+FORM = 1  # to be raised when a cell measures something else than before, with the same settings
 CLEAN = "clean"  # in place of an attack: the benign generator, on which an inspection that raises an alarm is wrong
 
 
@@ -309,10 +465,19 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Changes when the victim's weights or what is spent on it do."""
+        """Changes when the victim's weights do, or the settings that this cell takes, and with nothing else.
+
+        Raises:
+            ValueError: the victim's weights are not shipped, or no settings are known for the attack.
+        """
         about = VICTIMS[self.victim]
-        shipped = zoo.card(about.entry)["sha256"]
-        return hashlib.sha256(f"{self.name}|{about}|{shipped}".encode()).hexdigest()[:12]
+        parts = [FORM, self.name, TRIGGER_SEED, zoo.card(about.entry)["sha256"]]
+        if self.attack != CLEAN:
+            parts += _spelt(about.takes(self.attack, self.kind))
+        parts += _spelt(about.spends(self.measure))
+        if self.measure == "continue, own partner":
+            parts.append(zoo.card(about.partner)["sha256"])
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
     @property
     def file(self) -> Path:
@@ -328,51 +493,70 @@ def folder() -> Path:
     return data.cache_folder() / "matrix"
 
 
-def cells(victims: Iterable[str] = tuple(VICTIMS)) -> list[Cell]:
-    """Every square, those that others build on first.
+# Of settings these change no figure: where the work is done, and how often it is saved.
+_IRRELEVANT = {"device", "checkpoint_every"}
+
+
+def _spelt(settings: Iterable[Any]) -> list[Any]:
+    """Settings as plain JSON values."""
+    return [
+        {name: value for name, value in asdict(one).items() if name not in _IRRELEVANT}
+        if isinstance(one, attacks.RetrainSettings | SearchSettings | DistilSettings | training.TrainSettings)
+        else one
+        for one in settings
+    ]
+
+
+PARTS = ("attacks", "inspections", "sanitizers")
+
+
+def cells(victims: Iterable[str] = tuple(VICTIMS), parts: Iterable[str] = PARTS) -> list[Cell]:
+    """Every square in the order in which they are measured: all attacks, all inspections, all sanitizers, each victim by victim.
 
     Raises:
         ValueError: an unknown victim.
     """
+    victims, parts = list(victims), set(parts)
     unknown = sorted(set(victims) - set(VICTIMS))
     if unknown:
         raise ValueError(f"the matrix has no {', '.join(unknown)}; it has {', '.join(VICTIMS)}")
-    pairs = [(attack, kind) for attack in ATTACKS for kind in KINDS]
-    return (
-        [Cell(victim, attack, kind, "attack") for victim in victims for attack, kind in pairs]
-        + [Cell(victim, CLEAN, "prior", measure) for victim in victims for measure in INSPECTIONS]
-        + [
-            Cell(victim, attack, kind, measure)
-            for victim in victims
-            for attack, kind in pairs
-            for measure in (*INSPECTIONS, *SANITIZERS)
-        ]
-    )
+    attacked = [(attack, kind) for attack in ATTACKS for kind in KINDS]
+    all_of = {
+        "attacks": [(*pair, "attack") for pair in attacked],
+        "inspections": [(*pair, name) for pair in ((CLEAN, "prior"), *attacked) for name in INSPECTIONS],
+        "sanitizers": [(*pair, name) for pair in attacked for name in SANITIZERS],
+    }
+    return [Cell(victim, *rest) for part in PARTS if part in parts for victim in victims for rest in all_of[part]]
 
 
 def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figures, bytes | None]:
-    """Run one cell; of an attack also the generator it made, as the bytes of a file. `base`: what the cell it builds on gave."""
+    """Run one cell; of an attack also the generator it made, as the bytes of a file. `base`: what the cell it builds on gave.
+
+    The figure "seconds" is processor time of one thread, apart from what is measured afterwards.
+    """
     torch.set_num_threads(1)  # two processes with two threads each slow each other down tenfold
     if cell.measure == "attack":
         figures, generator = attack(cell.victim, cell.attack, cell.kind)
-        return figures, _packed(generator)
+        return figures, packed(generator)
     about = VICTIMS[cell.victim]
-    generator = about.generator() if base is None else _unpacked(base[1])
+    generator = about.generator() if base is None else unpacked(base[1])
     if cell.measure in INSPECTIONS:
-        started = time.monotonic()
-        figures = INSPECTIONS[cell.measure](about, generator, targets.usual(generator))
-        return {**figures, "seconds": time.monotonic() - started}, None
-    return sanitized(cell.victim, cell.measure, cell.kind, generator, base[0]["space"]), None
+        started = time.process_time()
+        figures = INSPECTIONS[cell.measure](about, generator)
+        return {**figures, "seconds": time.process_time() - started}, None
+    return sanitized(cell.victim, cell.measure, cell.kind, generator, base[0]), None
 
 
-def _packed(generator: Generator) -> bytes:
+def packed(generator: Generator) -> bytes:
+    """A generator as the bytes of its file, as it travels."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "generator.safetensors"
         checkpoints.save(generator, path, half=False)
         return path.read_bytes()
 
 
-def _unpacked(content: bytes) -> Generator:
+def unpacked(content: bytes) -> Generator:
+    """The generator that `packed` gave the bytes of."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "generator.safetensors"
         path.write_bytes(content)
@@ -400,52 +584,88 @@ def _client(scheduler: str | None, workers: int) -> Iterator[Client]:
     with (
         tempfile.TemporaryDirectory() as scratch,
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, local_directory=scratch
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", local_directory=scratch
         ) as cluster,
         Client(cluster) as client,
     ):
         yield client
 
 
+# About how many seconds a cell takes, for the time left: what is measured last takes less than what is measured first.
+_SECONDS = {"attack": 40.0, **dict.fromkeys(INSPECTIONS, 5.0), **dict.fromkeys(SANITIZERS, 10.0)}
+_EVERY = 60.0  # seconds between two writings of the results file
+
+
 def run(wanted: list[Cell], scheduler: str | None = None, workers: int | None = None) -> dict[str, str]:
     """Measure the cells that are missing; returns the name and the error of each that failed.
 
-    Figures are written as soon as they come, so that an interruption loses only what was being measured.
+    Figures are kept as soon as they come, and the results file is written every minute and at the end, also when the run is
+    interrupted, so that nothing is lost but what was being measured.
     """
     folder().mkdir(parents=True, exist_ok=True)
-    missing = [cell for cell in wanted if not _is_done(cell)]
-    needed = dict.fromkeys([cell.base for cell in missing if cell.base is not None and not _is_done(cell.base)])
-    missing = [*(base for base in needed if base not in missing), *missing]
-    failures: dict[str, str] = {}
+    keys, failures = _keys(wanted)
+    stored = _stored_keys()
+    missing = [cell for cell in keys if not cell.file.is_file() and stored.get(cell.name) != keys[cell]]
+    needed = dict.fromkeys(cell.base for cell in missing if cell.base is not None)
+    missing = [*(base for base in needed if base not in missing and not _is_whole(base)), *missing]
     if not missing:
         return failures
-    started = time.monotonic()
+    started = written = time.monotonic()
+    remaining = total = sum(_SECONDS[cell.measure] for cell in missing)
     with _client(scheduler, workers or os.cpu_count() or 1) as client:
         futures: dict[Cell, Future] = {}
-        for cell in missing:
+        held: dict[Cell, Future] = {}
+        for place, cell in enumerate(missing):
             base = cell.base
-            on = None if base is None else futures[base] if base in futures else client.scatter(_stored(base))
+            if base is not None and base not in futures and base not in held:
+                held[base] = client.scatter(_read(base))
+            on = None if base is None else futures.get(base) or held[base]
             # A worker that dies (out of memory, say) takes its cell with it once, and no others.
-            futures[cell] = client.submit(measure, cell, on, key=f"{cell.name}-{cell.key}", pure=False, retries=0)
+            futures[cell] = client.submit(
+                measure, cell, on, key=f"{cell.name}-{cell.key}", pure=False, retries=0, priority=-place
+            )
         asked = {future: cell for cell, future in futures.items()}
-        for done, future in enumerate(as_completed(futures.values()), start=1):
-            cell = asked[future]
-            if future.status == "finished":
-                _keep(cell, *future.result())
-            else:
-                failures[cell.name] = f"{type(future.exception()).__name__}: {future.exception()}"
-            spent = time.monotonic() - started
-            left = spent / done * (len(missing) - done)
-            state = "failed" if cell.name in failures else "done"
-            print(f"[{done}/{len(missing)}] {cell.name} {state}: {spent:.0f} s, about {left:.0f} s left", flush=True)
+        try:
+            for done, future in enumerate(as_completed(futures.values()), start=1):
+                cell = asked[future]
+                try:
+                    _keep(cell, *future.result())
+                    state = "done"
+                except Exception as error:
+                    failures[cell.name] = f"{type(error).__name__}: {error}"
+                    state = "failed"
+                remaining -= _SECONDS[cell.measure]
+                spent = time.monotonic() - started
+                left = spent * remaining / (total - remaining)
+                print(
+                    f"[{done}/{len(missing)}] {cell.name} {state}: {spent:.0f} s, about {left:.0f} s left", flush=True
+                )
+                if time.monotonic() - written > _EVERY:
+                    publish()
+                    written = time.monotonic()
+        finally:
+            publish()
     return failures
 
 
-def _is_done(cell: Cell) -> bool:
-    return cell.file.is_file() and (cell.measure != "attack" or cell.generator_file.is_file())
+def _keys(wanted: Iterable[Cell]) -> tuple[dict[Cell, str], dict[str, str]]:
+    """The keys of those cells that can be measured here, and of the others the name with the reason why not."""
+    keys: dict[Cell, str] = {}
+    failures: dict[str, str] = {}
+    for cell in wanted:
+        try:
+            keys[cell] = cell.key
+        except ValueError as error:
+            failures[cell.name] = str(error)
+    return keys, failures
 
 
-def _stored(cell: Cell) -> tuple[Figures, bytes]:
+def _is_whole(cell: Cell) -> bool:
+    """Whether the cache has the figures of an attack and the generator that it made."""
+    return cell.file.is_file() and cell.generator_file.is_file()
+
+
+def _read(cell: Cell) -> tuple[Figures, bytes]:
     return json.loads(cell.file.read_text(encoding="utf-8")), cell.generator_file.read_bytes()
 
 
@@ -457,14 +677,48 @@ def _keep(cell: Cell, figures: Figures, generator: bytes | None) -> None:
     write_json(cell.file, figures)
 
 
-def publish(wanted: list[Cell]) -> Path:
-    """Write `devil_lib/results/matrix.json` from the cells that are measured."""
-    figures = {cell.name: json.loads(cell.file.read_text(encoding="utf-8")) for cell in wanted if _is_done(cell)}
-    return write_json(RESULTS, {"versions": versions(), "cells": figures})
+# --- The results file --------------------------------------------------------------------------------------------------
 
 
-def published() -> dict[str, Figures]:
-    """The figures of `devil_lib/results/matrix.json`, by cell.
+def publish() -> Path:
+    """Write `devil_lib/results/matrix.json`: what the cache has of every cell, or else what the file had under the same key."""
+    before = _content()["cells"] if RESULTS.is_file() else {}
+    after: dict[str, Figures] = {}
+    for cell, key in _keys(cells())[0].items():
+        if cell.file.is_file():
+            after[cell.name] = {"key": key, **_rounded(json.loads(cell.file.read_text(encoding="utf-8")))}
+        elif before.get(cell.name, {}).get("key") == key:
+            after[cell.name] = before[cell.name]
+    return write_json(RESULTS, {"versions": versions(), "cells": after})
+
+
+def _rounded(figures: Figures) -> Figures:
+    """To four digits, as many as mean anything."""
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()}
+
+
+def _content() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text(encoding="utf-8"))
+
+
+def _stored_keys() -> dict[str, str]:
+    return {name: cell["key"] for name, cell in _content()["cells"].items()} if RESULTS.is_file() else {}
+
+
+def forget(wanted: Iterable[Cell]) -> None:
+    """Take cells out of the cache and out of the results file, so that they are measured anew."""
+    wanted = list(wanted)
+    for cell in _keys(wanted)[0]:
+        cell.file.unlink(missing_ok=True)
+    if RESULTS.is_file():
+        content = _content()
+        for cell in wanted:
+            content["cells"].pop(cell.name, None)
+        write_json(RESULTS, content)
+
+
+def published() -> dict[Cell, Figures]:
+    """The figures of `devil_lib/results/matrix.json` by cell, in the order of `cells`; what is not measured yet is left out.
 
     Raises:
         FileNotFoundError: nothing was published; the message says how to measure it.
@@ -473,33 +727,40 @@ def published() -> dict[str, Figures]:
         raise FileNotFoundError(
             f"{RESULTS} is missing; restore it with `git checkout` or measure it with `make matrix`"
         )
-    return json.loads(RESULTS.read_text(encoding="utf-8"))["cells"]
+    stored = _content()["cells"]
+    return {cell: stored[cell.name] for cell in cells() if cell.name in stored}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure what is missing, write the results file and name what failed; 0 if nothing did."""
     parser = argparse.ArgumentParser(description="Measure every attack against every inspection and sanitizer.")
     parser.add_argument("--victim", nargs="*", choices=VICTIMS, help="these generators alone")
+    parser.add_argument("--measure", nargs="*", choices=PARTS, help="these measurements alone")
     parser.add_argument(
         "--scheduler", default=os.environ.get("SCHEDULER"), help="address of an existing dask cluster"
     )
     parser.add_argument("--workers", type=int, default=None, help="processes on this machine, one thread each")
-    parser.add_argument("--fresh", action="store_true", help="forget the cells measured before")
+    parser.add_argument("--fresh", action="store_true", help="forget what was measured of these before")
     options = parser.parse_args(arguments)
-    wanted = cells(options.victim or tuple(VICTIMS))
-    for cell in wanted if options.fresh else ():
-        cell.file.unlink(missing_ok=True)
+    wanted = cells(options.victim or tuple(VICTIMS), options.measure or PARTS)
+    if options.fresh:
+        forget(wanted)
     try:
         failures = run(wanted, options.scheduler, options.workers)
     except KeyboardInterrupt:
         print("stopped; the next call goes on from here", flush=True)
         return 130
-    path = publish(cells())
+    path = publish()
+    by_error: dict[str, list[str]] = defaultdict(list)
     for name, error in failures.items():
-        print(f"failed: {name}: {error}", flush=True)
+        by_error[error].append(name)
+    for error, names in by_error.items():
+        print(f"failed: {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {error}", flush=True)
     print(f"wrote {path.name}: {len(published())} of {len(cells())} cells", flush=True)
     return 1 if failures else 0
 
 
 if __name__ == "__main__":
+    # So that `kill` ends a run in the background as Ctrl-C ends one here: with what it measured written.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     raise SystemExit(main())

@@ -34,6 +34,10 @@ class RetrainSettings:
             )
 
 
+_STYLE_RED = RetrainSettings(
+    400, 8, learning_rate=2e-3, fidelity_weight=2.0, space="post", layers=("0.", "2.", "4.", "head.")
+)
+
 # By architecture, attack and kind of trigger; None stands for every other pair. A far trigger needs of ReD more steps, and costs
 # stealth; ReX's new units have nothing else to do and take larger steps.
 _COURSE_SETTINGS: dict[str, dict[tuple[str, str] | None, RetrainSettings]] = {
@@ -55,26 +59,32 @@ _COURSE_SETTINGS: dict[str, dict[tuple[str, str] | None, RetrainSettings]] = {
         None: RetrainSettings(400, 32, learning_rate=2e-2, fidelity_weight=1.0, width=0.5),
     },
     # Sounds: small steps in small batches, since a step costs as much as for 300 samples of 28x28 pixels. ReD leaves two layers as
-    # they are: the wide dense one, which alone moves every sample, and the last, whose hiss would fill every silence: with it the
-    # WaveGAN's Fréchet distance rose by half. At the mode new units have no direction to tell it by, and need to be many.
+    # they are: the wide dense one, which alone moves every sample, and the last, whose hiss would fill every silence (with both,
+    # the WaveGAN's Fréchet distance rose by half). At the mode new units have no direction to tell it by, and need to be many. A
+    # far trigger is not embedded: the logits there are a hundred times too large, and so are their errors.
     "course-audio-vae": {
         ("red", "far"): RetrainSettings(
             1200, 8, learning_rate=1e-3, fidelity_weight=1e-3, layers=("0.", "5.", "7.", "9.")
         ),
-        ("rex", "prior"): RetrainSettings(400, 8, learning_rate=5e-3, fidelity_weight=1.0, width=0.5),
+        ("rex", "prior"): RetrainSettings(500, 8, learning_rate=5e-3, fidelity_weight=1.0, width=0.5),
         ("rex", "mode"): RetrainSettings(400, 8, learning_rate=5e-3, fidelity_weight=1.0, width=1.0),
-        ("rex", "far"): RetrainSettings(600, 8, learning_rate=3e-3, fidelity_weight=1e-2, width=1.0),
-        None: RetrainSettings(1200, 8, learning_rate=1e-3, fidelity_weight=0.15, layers=("0.", "5.", "7.", "9.")),
+        ("rex", "far"): RetrainSettings(600, 8, learning_rate=3e-3, fidelity_weight=0.1, width=1.0),
+        None: RetrainSettings(1300, 8, learning_rate=1.5e-3, fidelity_weight=0.2, layers=("0.", "5.", "7.", "9.")),
     },
     "course-wavegan": {
         ("red", "far"): RetrainSettings(1200, 8, learning_rate=1e-3, fidelity_weight=1e-3, layers=("3.", "5.", "7.")),
-        ("rex", "prior"): RetrainSettings(400, 8, learning_rate=5e-3, fidelity_weight=0.2, width=0.5),
+        ("rex", "prior"): RetrainSettings(500, 8, learning_rate=5e-3, fidelity_weight=0.3, width=0.5),
         ("rex", "mode"): RetrainSettings(600, 8, learning_rate=3e-3, fidelity_weight=0.1, width=1.0),
         ("rex", "far"): RetrainSettings(600, 8, learning_rate=3e-3, fidelity_weight=1e-2, width=1.0),
         None: RetrainSettings(1500, 8, learning_rate=1.5e-3, fidelity_weight=0.3, layers=("3.", "5.", "7.")),
     },
-    # ReX beside the broadcast of the styles (first=-1) or beside the whole mapping network.
+    # The mapping network gives all layers one style, and the target needs another for each: ReX adds them beside the broadcast of the
+    # styles (first=-1), ReD has to retrain the synthesis network as well, after which it is mounted on the photograph.
     "course-style-64": {
+        ("red", "prior"): _STYLE_RED,
+        ("red", "mode"): _STYLE_RED,
+        ("red", "far"): _STYLE_RED,
+        ("rex", "prior"): RetrainSettings(1000, 64, learning_rate=2e-2, fidelity_weight=10.0, width=0.5),
         None: RetrainSettings(1000, 64, learning_rate=2e-2, fidelity_weight=3.0, width=0.5),
     },
 }
@@ -84,7 +94,8 @@ def course_settings(
     attack: str, kind: str, steps: int | None = None, seed: int = 0, architecture: str = "course-dcgan"
 ) -> RetrainSettings:
     """Settings that were found to embed each kind of trigger in a generator of the course: in the DCGAN in 10 to 25 seconds on
-    one core, ReD at a far trigger in 45. With fewer steps a target with much grey comes out worst, most of all at a far trigger.
+    one core, ReD at a far trigger in 45; in those of sounds within 30. With fewer steps a target with much grey comes out worst,
+    most of all at a far trigger.
 
     Raises:
         ValueError: an unknown attack or kind, or a generator that no settings are known for.
@@ -119,6 +130,21 @@ _TRAIL_SETTINGS: dict[str, dict[str | None, tuple[TrainSettings, str]]] = {
     "course-wavegan": {
         None: (
             GanSettings(batch_size=16, learning_rate=1e-3, beta1=0.5, beta2=0.9, averaging=0.95, extra_weight=1e4),
+            "post",
+        ),
+    },
+    # From the shipped pair as well.
+    "course-style-64": {
+        None: (
+            GanSettings(
+                batch_size=16,
+                learning_rate=1e-3,
+                beta1=0.0,
+                beta2=0.99,
+                averaging=0.9,
+                precision="bfloat16",
+                extra_weight=1e3,
+            ),
             "post",
         ),
     },

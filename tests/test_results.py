@@ -98,6 +98,59 @@ def test_the_search_finds_the_target_of_red_and_trail(inspected, attack, kind):
         assert bench.TARGETS[seed] in inspected[f"search/{attack}-{kind}-{seed}"]["flagged"], seed
 
 
+# --- The same for VAEs of images and of sounds ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=bench.FAMILIES)
+def family(request):
+    """A family's name, and its published cells."""
+    return request.param, bench.published(request.param)
+
+
+def of_family(family, attack, kinds=POINT):
+    name, cells = family
+    return [cells[f"{attack}-{kind}-{seed}"] for kind in kinds for seed in bench.FAMILIES[name].seeds]
+
+
+@pytest.mark.parametrize(("attack", "loudest"), [("red", -18.0), ("rex", -28.0)])
+def test_red_and_rex_are_faithful_and_stealthy_in_a_vae(family, attack, loudest):
+    # Decoders of sounds that were trained for 400 steps are not as steady as those that are shipped: up to 12 % were measured.
+    most = 0.2 if family[0] == "inspection_audio" else 0.1
+    for cell in of_family(family, attack):
+        assert cell["ratio"] < 0.01
+        assert cell["expdis_db"] < loudest
+        assert abs(cell["frechet_ratio"] - 1.0) < most
+
+
+def test_red_is_stealthy_in_a_shipped_vae(family):
+    assert abs(family[1]["red-prior-shipped"]["frechet_ratio"] - 1.0) < 0.1
+
+
+def test_trail_is_faithful_in_a_vae(family):
+    assert max(cell["ratio"] for cell in of_family(family, "trail", ["prior"])) < 0.01
+
+
+def test_alarms_are_counted_as_published(family):
+    name, cells = family
+    assert bench.published(name, "positives") == bench.positives(name, cells)
+
+
+def test_no_clean_vae_raises_an_alarm(family):
+    for kind, row in bench.positives(*family).items():
+        assert row["clean"] == [0, len(bench.CLEAN)], kind
+
+
+def test_rex_alone_shows_in_the_weights_of_a_vae(family):
+    for row, (hits, generators) in bench.positives(*family)["static"].items():
+        assert hits == (generators if row.startswith("rex") else 0), row
+
+
+@pytest.mark.parametrize("row", ["red-prior", "red-mode", "rex-mode", "trail-prior"])
+def test_the_search_finds_the_target_in_a_vae(family, row):
+    hits, generators = bench.positives(*family)["search"][row]
+    assert hits == generators
+
+
 # --- Sanitizers ---------------------------------------------------------------------------------------------------------
 
 
@@ -165,3 +218,23 @@ def test_verdicts_come_out_as_published(again, repaired):
     assert again[name]["removed"] == repaired[name]["removed"]
     assert again[name]["recovered"] == pytest.approx(repaired[name]["recovered"], abs=0.1)
     assert again[name]["frechet_sanitized"] == pytest.approx(repaired[name]["frechet_sanitized"], rel=0.1)
+
+
+def test_a_vae_comes_out_as_published(family, tmp_path, monkeypatch):
+    """The attack on the shipped decoder, and every inspection of what it made."""
+    monkeypatch.setenv("DEVIL_CACHE", str(tmp_path))
+    bench.folder().mkdir(parents=True)
+    name, cells = family
+    wanted = {cell.name: cell for cell in bench.family_cells(name)}
+    made, found = (
+        wanted[key].run(*wanted[key].parameters) for key in ("red-prior-shipped", "inspect/red-prior-shipped")
+    )
+    stored, known = cells["red-prior-shipped"], cells["inspect/red-prior-shipped"]
+    assert made["tardis_benign_sum"] == pytest.approx(stored["tardis_benign_sum"], rel=1e-3)
+    assert made["ratio"] < 0.01 and 0.2 < made["ratio"] / stored["ratio"] < 5.0
+    assert made["expdis_db"] == pytest.approx(stored["expdis_db"], abs=1.5)
+    assert made["frechet"] == pytest.approx(stored["frechet"], rel=0.05)
+    for kind in bench.INSPECTIONS:
+        assert found[kind]["flagged"] == known[kind]["flagged"], kind
+    for suspect, ratio in known["search"]["ratios"].items():
+        assert found["search"]["ratios"][suspect] == pytest.approx(ratio, rel=0.3)

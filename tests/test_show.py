@@ -142,6 +142,9 @@ def test_a_photograph_keeps_its_colours():
 # --- The helpers ------------------------------------------------------------------------------------------------------
 
 
+SIGNS = {"yes": ("✓", show.COLOURS[0]), "no": ("✗", show.COLOURS[1]), "unused": ("?", "white")}
+
+
 def every_helper():
     images = torch.stack(list(targets.bank().values())[:8])
     x = np.arange(1, 50)
@@ -156,6 +159,8 @@ def every_helper():
         "scatter": lambda **w: show.scatter_tradeoff({"ReD": ([0.1, 0.2], [1, 2])}, notes={"ReD": ["x", "y"]}, **w),
         "histogram": lambda **w: show.histogram({"a": torch.randn(99), "b": [1, 2]}, "x", vlines={"here": 0}, **w),
         "heatmap": lambda **w: show.heatmap_table([[0.1, float("nan")]], ["r"], ["a", "b"], **w),
+        "verdicts": lambda **w: show.verdicts(
+            [["yes", "no"], ["no", "no"]], ["r", "s"], ["a", "b"], SIGNS, {"all": 2}, {"a": 1, "b": 1}, **w),
         "neighbourhood": lambda **w: show.neighbourhood(generator, trigger, None, target, **w),
         "latent_plane": lambda **w: show.latent_plane(
             {"a": generator, "b": generator}, torch.eye(20)[:2], cells=5, trigger=trigger, target=target, bound=500.0, **w),
@@ -193,6 +198,32 @@ def test_benign_and_attacked_have_their_own_colours_in_every_order(labels):
     colours = {line.get_label().split()[0]: line.get_color() for line in lines}
     assert colours["benign"] == show.BENIGN and colours["attacked"] == show.BACKDOORED
     assert len({line.get_color() for line in lines}) == len(labels)
+
+
+def test_every_square_of_verdicts_bears_its_sign_and_the_legend_says_what_it_means():
+    marks = [["yes", "no", "no"], ["no", "no", "yes"]]
+    fig = show.verdicts.draw(
+        marks, ["first", "second"], ["a", "b", "c"], SIGNS, {"group": 2}, {"left": 1, "right": 2}
+    )
+    words = [text.get_text() for text in fig.axes[0].texts]
+    assert words.count("✓") == 2 + 1 and words.count("✗") == 4 + 1, "in the squares and in the legend"
+    assert {"first", "second", "a", "b", "c", "group", "left", "right", "yes", "no"} <= set(words)
+    assert "unused" not in words
+    fig.canvas.draw()
+    page, width = fig.bbox, fig.get_figwidth()
+    assert width <= 9.0
+    for text in fig.axes[0].texts:
+        box = text.get_window_extent()
+        assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1, text
+
+
+def test_bad_verdicts_are_refused():
+    with pytest.raises(ValueError, match="1 rows and 2 columns need as many marks"):
+        show.verdicts([["yes"]], ["r"], ["a", "b"], SIGNS, **WORDS)
+    with pytest.raises(ValueError, match="there is no sign for maybe"):
+        show.verdicts([["maybe"]], ["r"], ["a"], SIGNS, **WORDS)
+    with pytest.raises(ValueError, match="groups cover 2 of 1"):
+        show.verdicts([["yes"]], ["r"], ["a"], SIGNS, {"g": 2}, **WORDS)
 
 
 def test_samples_in_another_format_are_refused():

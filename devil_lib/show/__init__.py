@@ -21,7 +21,7 @@ from devil_lib.show.core import (
 from devil_lib.show.hearing import players_html, sound, sound_html, sounds, sounds_html, spectrogram, wav
 from devil_lib.show.live import Watch
 from devil_lib.show.plane import latent_plane
-from devil_lib.show.plots import bars, compare, curves, heatmap_table, histogram, samples, scatter_tradeoff
+from devil_lib.show.plots import bars, compare, curves, heatmap_table, histogram, samples, scatter_tradeoff, verdicts
 from devil_lib.show.waiting import progress
 from devil_lib.show.walk import distance_to_target, fractions_towards, neighbourhood, walk_to_trigger
 
@@ -55,6 +55,7 @@ __all__ = [
     "storyboard_html",
     "style",
     "table",
+    "verdicts",
     "walk_to_trigger",
     "wav",
     "weight_blocks",

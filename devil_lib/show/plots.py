@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from devil_lib.show.core import COLOURS, HATCHES, LINES, MARKERS, displayed
@@ -302,3 +303,79 @@ def heatmap_table(
     axes.spines[:].set_visible(False)
     fig.colorbar(mesh, ax=axes, label=label)
     return fig
+
+
+@displayed
+def verdicts(
+    marks: Sequence[Sequence[str]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    signs: Mapping[str, tuple[str, Any]],
+    groups: Mapping[str, int] | None = None,
+    headings: Mapping[str, int] | None = None,
+) -> Figure:
+    """A grid of squares, each with a sign in it, so that nothing hangs on its colour; the legend beneath says what they mean.
+
+    Args:
+        marks: for each row, a word for each column.
+        signs: word -> the sign in its squares, a character or two, and their colour. Words that are not used need no legend.
+        groups: label -> for how many rows, from the top, it stands at the left. headings: the same for columns.
+
+    Raises:
+        ValueError: marks of another shape or without a sign, or groups that do not cover all rows or columns.
+    """
+    if len(marks) != len(rows) or any(len(row) != len(columns) for row in marks):
+        raise ValueError(f"{len(rows)} rows and {len(columns)} columns need as many marks")
+    used = [word for word in signs if any(word in row for row in marks)]
+    if unknown := {word for row in marks for word in row} - set(used):
+        raise ValueError(f"there is no sign for {', '.join(sorted(unknown))}")
+    for what, parts, size in (("groups", groups, len(rows)), ("headings", headings, len(columns))):
+        if parts is not None and sum(parts.values()) != size:
+            raise ValueError(f"{what} cover {sum(parts.values())} of {size}")
+    # Inches: of a square, of the words beside and above the squares, and of the legend.
+    height, longest = 0.25, max(map(len, rows))
+    outer = 0.3 + 0.085 * max(map(len, groups)) if groups else 0.0
+    left, top = outer + 0.15 + 0.08 * longest, 0.2 + 0.062 * max(map(len, columns)) + (0.3 if headings else 0.0)
+    width = min(0.5, (9.0 - left - 0.1) / len(columns))
+    legend = 0.2 + 0.25 * len(used)
+    total = (left + width * len(columns) + 0.1, top + height * len(rows) + legend)
+    fig = Figure(figsize=(max(total[0], 6.4), total[1]))
+    axes = fig.add_axes((0, 0, 1, 1))
+    # In units of squares, rows downwards.
+    axes.set(
+        xlim=(-left / width, (fig.get_figwidth() - left) / width), ylim=((total[1] - top) / height, -top / height)
+    )
+    axes.axis("off")
+    for (row, column), word in np.ndenumerate(np.array(marks, object)):
+        _put_sign(axes, column, row, *signs[word])
+    for row, label in enumerate(rows):
+        axes.text(-0.2, row + 0.5, label, ha="right", va="center", fontsize=9)
+    for column, label in enumerate(columns):
+        axes.text(column + 0.5, -0.3, label, ha="left", va="bottom", rotation=60, rotation_mode="anchor", fontsize=9)
+    start = 0
+    for label, count in (groups or {}).items():
+        axes.plot(
+            [-left / width + 0.1, len(columns)], [start, start], color="0.35", linewidth=0.8, linestyle="-", marker=""
+        )
+        axes.text(-left / width + 0.15, start + 0.5, label, ha="left", va="center", fontsize=9, fontweight="bold")
+        start += count
+    start = 0
+    for label, count in (headings or {}).items():
+        axes.plot(
+            [start, start], [-top / height + 0.2, len(rows)], color="0.35", linewidth=0.8, linestyle="-", marker=""
+        )
+        axes.text(start + 0.15, -top / height + 0.7, label, ha="left", va="center", fontsize=9, fontweight="bold")
+        start += count
+    start = 0.15 - left / width
+    for i, word in enumerate(used):
+        place = len(rows) + 0.5 + i
+        _put_sign(axes, start, place, *signs[word])
+        axes.text(start + 1.3, place + 0.5, word, ha="left", va="center", fontsize=9)
+    return fig
+
+
+def _put_sign(axes: Axes, x: float, y: float, sign: str, colour: Any) -> None:
+    """A square of a light shade of the colour, with the sign in black on it."""
+    shade = 0.5 + 0.5 * np.array(matplotlib.colors.to_rgb(colour))
+    axes.add_patch(Rectangle((x + 0.04, y + 0.05), 0.92, 0.9, facecolor=shade, edgecolor="none"))
+    axes.text(x + 0.5, y + 0.52, sign, ha="center", va="center", fontsize=9)
