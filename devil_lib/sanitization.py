@@ -241,11 +241,10 @@ def _imitate(
     if student.latent != teacher.latent:
         raise ValueError(f"the student draws latents from {student.latent}, the teacher from {teacher.latent}")
     rng = torch.Generator().manual_seed(settings.seed)
-    student.eval().body.requires_grad_(True)
-    optimiser = torch.optim.Adam(student.body.parameters(), settings.learning_rate)
+    groups = [{"params": student.eval().requires_grad_(True).body.parameters()}]
     if whole:
-        parameters = list(student.head.requires_grad_(True).parameters())
-        optimiser.add_param_group({"params": parameters, "lr": settings.head_learning_rate})
+        groups.append({"params": student.head.parameters(), "lr": settings.head_learning_rate})
+    optimiser = torch.optim.Adam(groups, settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     run = DistilRun(student, {"step": [], "loss": []})
     few = max(1, student.batch // 4) if whole else 0  # a synthesis network costs a hundred times what its body does
@@ -257,9 +256,8 @@ def _imitate(
                 samples = teacher.head(wanted[:few]) if whole else None
             made = student.body(z)
             if made.shape != wanted.shape:
-                raise ValueError(
-                    f"the student's body puts out {tuple(made.shape[1:])}, the teacher's {tuple(wanted.shape[1:])}"
-                )
+                shapes = tuple(made.shape[1:]), tuple(wanted.shape[1:])
+                raise ValueError("the student's body puts out {}, the teacher's {}".format(*shapes))
             loss = (made - wanted).square().mean()
             if whole:
                 loss = loss + (student.head(made[:few]) - samples).square().mean()

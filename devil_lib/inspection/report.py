@@ -135,8 +135,7 @@ def inspect_generator(
         ValueError: bad pictures, or nothing to compare with.
     """
     suspects = targets.bank_for(generator) if suspects is None else suspects
-    if controls is None and reference is None:
-        controls = targets.controls_for(generator)
+    controls = targets.controls_for(generator) if controls is None and reference is None else controls
     wanted, _ = comparable(generator, suspects, controls, reference)
     tell = on_stage or (lambda stage, done, total: None)
     static = inspect_static(generator, reference)
