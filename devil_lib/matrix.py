@@ -63,7 +63,8 @@ EMBEDDED = 0.01  # the bar: TarDis at the trigger as a share of the benign gener
 IMPOSSIBLE = {
     ("style GAN", "rex", "mode"): (
         "The expansion is one dense layer without biases beside the styles. At the mode it reads the mapping network's answer "
-        "to z = 0, which lies amid those to ordinary latents: what it adds there it adds to all of them"
+        "to z = 0, which points the way that those to ordinary latents do and is far shorter: what it adds there it adds to all "
+        "of them, many times over (lesson 27)"
     ),
 }
 RESULTS = Path(__file__).parent / "results" / "matrix.json"
