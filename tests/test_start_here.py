@@ -62,6 +62,8 @@ def test_latent_geometry_against_closed_forms(dim):
 def test_the_map_takes_minutes_of_every_lesson():
     rows = minutes._MAP.findall((NOTEBOOKS / "00_start_here.ipynb").read_text(encoding="utf-8"))
     assert [name for _, name in rows] == [
-        "10_image_gan", "20_threat_model", "21_trail", "22_red", "23_rex", "24_trigger_distributions",
-        "30_inspect_the_model", "31_inspect_the_outputs", "40_sanitize", "41_audit_a_download",
+        "10_image_gan", "11_image_vae", "12_audio_gan", "13_audio_vae",
+        "20_threat_model", "21_trail", "22_red", "23_rex", "24_trigger_distributions",
+        "25_backdoored_vae", "26_backdoored_audio", "27_style_expansion",
+        "30_inspect_the_model", "31_inspect_the_outputs", "40_sanitize", "41_audit_a_download", "42_the_matrix",
     ]  # fmt: skip
