@@ -537,7 +537,7 @@ def inspected(family: str, name: str) -> Figures:
     """Every inspection that needs no trusted generator on one generator of a family, the targets suspected."""
     about, started = FAMILIES[family], time.process_time()
     model, suspects = about.stored(name), about.suspects()
-    few = dict(list(targets.controls_for(model).items())[: about.controls])
+    few = targets.controls_for(model, about.controls)
     reports = {"static": inspection.inspect_static(model), "dynamic": inspection.inspect_dynamic(model)}
     drawn = inspection.brute_force(model, about.samples, suspects, few).nearness
     searched = inspection.search_outputs(model, suspects, few, about.search)

@@ -38,6 +38,7 @@ from devil_lib import (
     inspection,
     metrics,
     models,
+    recipes,
     sanitization,
     style,
     targets,
@@ -186,7 +187,7 @@ VICTIMS = {
         scratch=True,
         distil=DistilSettings(learning_rate=1e-2),
         repair=DistilSettings(400, learning_rate=3e-3),
-        own=ContinueVaeSettings(400, noise=0.6),
+        own=ContinueVaeSettings(400, noise=recipes.VAE.noise),
         unknown=ContinueSettings(400),
     ),
     "audio GAN": Victim(
@@ -211,7 +212,13 @@ VICTIMS = {
         distil=DistilSettings(600, 16, learning_rate=6e-3),
         repair=DistilSettings(200, 16, learning_rate=2e-3),
         own=ContinueVaeSettings(
-            200, 16, learning_rate=5e-4, averaging=0.98, noise=4.0, spectral=150.0, precision="bfloat16"
+            200,
+            16,
+            learning_rate=5e-4,
+            averaging=0.98,
+            noise=recipes.AUDIO_VAE.noise,
+            spectral=recipes.AUDIO_VAE.spectral,
+            precision="bfloat16",
         ),
         unknown=_SOUND,
         samples=2000,
@@ -345,19 +352,15 @@ def _reported(report: inspection.StaticReport | inspection.DynamicReport) -> Fig
     return {"flagged": report.flagged, "alarms": len(alarms), "first": alarms[0][:200] if alarms else ""}
 
 
-def _few_controls(victim: Victim, model: Generator) -> dict[str, Tensor]:
-    return dict(list(targets.controls_for(model).items())[: victim.controls])
-
-
 def _brute_force(victim: Victim, model: Generator) -> Figures:
     suspect = {"target": targets.usual(model)}
-    found = inspection.brute_force(model, victim.draws, suspect, _few_controls(victim, model))
+    found = inspection.brute_force(model, victim.draws, suspect, targets.controls_for(model, victim.controls))
     return {"flagged": bool(found.flagged), "ratio": found.nearness.ratios()["target"]}
 
 
 def _search(victim: Victim, model: Generator) -> Figures:
     suspect = {"target": targets.usual(model)}
-    found = inspection.search_outputs(model, suspect, _few_controls(victim, model), victim.search)
+    found = inspection.search_outputs(model, suspect, targets.controls_for(model, victim.controls), victim.search)
     return {"flagged": bool(found.flagged), "ratio": found.ratios()["target"]}
 
 
@@ -581,7 +584,8 @@ def _client(scheduler: str | None, workers: int) -> Iterator[Client]:
         with client:
             yield client
         return
-    # In a folder of its own, and without the page on which dask shows its work: nothing of it is needed after.
+    # In a folder of its own, since nothing of it is needed after; the page on which dask shows its work goes to any free port, for
+    # the usual one may be taken by another run.
     with (
         tempfile.TemporaryDirectory() as scratch,
         LocalCluster(

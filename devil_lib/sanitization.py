@@ -256,8 +256,8 @@ def _imitate(
                 samples = teacher.head(wanted[:few]) if whole else None
             made = student.body(z)
             if made.shape != wanted.shape:
-                shapes = tuple(made.shape[1:]), tuple(wanted.shape[1:])
-                raise ValueError("the student's body puts out {}, the teacher's {}".format(*shapes))
+                its, theirs = tuple(made.shape[1:]), tuple(wanted.shape[1:])
+                raise ValueError(f"the student's body puts out {its}, the teacher's {theirs}")
             loss = (made - wanted).square().mean()
             if whole:
                 loss = loss + (student.head(made[:few]) - samples).square().mean()

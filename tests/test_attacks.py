@@ -11,7 +11,7 @@ import tiny
 import torch
 from torch import Tensor, nn
 
-from devil_lib import attacks, metrics
+from devil_lib import attacks, metrics, recipes
 from devil_lib.attacks import (
     DistributionBackdoor,
     Fidelity,
@@ -520,3 +520,11 @@ def test_the_settings_of_trail_exist_for_every_kind(architecture, wanted, kind):
     assert (settings.steps, settings.seed) == (8, 3)
     # Kept statistics of a BatchNorm that has seen no data yet would be none.
     assert (settings.extra_from == 4) == settings.fixed_norm
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shipped"), [("course-vae", recipes.VAE), ("course-audio-vae", recipes.AUDIO_VAE)]
+)
+def test_trail_on_a_vae_has_the_noise_of_the_shipped_one(architecture, shipped):
+    settings, _ = attacks.trail_settings("prior", architecture=architecture)
+    assert (settings.noise, settings.spectral) == (shipped.noise, shipped.spectral)

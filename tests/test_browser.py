@@ -3,6 +3,7 @@
 Screenshots are left in build/screenshots/.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -167,14 +168,18 @@ def run_all_cells(page: Page, address: str, name: str) -> None:
 
 
 def saved(page: Page, root: Path, name: str) -> nbformat.NotebookNode:
-    """Save by keyboard and read the file that a learner would have."""
+    """Save by keyboard and read the file that a learner would have. The server empties it before it writes, so that half of a
+    file is waited for as one that has not been saved yet."""
     path = root / "notebooks" / f"{name}.ipynb"
     before = path.stat().st_mtime_ns
     page.locator(".jp-Notebook").click(position={"x": 5, "y": 5})
     page.keyboard.press("Control+s")
     deadline = time.monotonic() + 30
-    while path.stat().st_mtime_ns == before and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
         page.wait_for_timeout(200)
+        if path.stat().st_mtime_ns != before:
+            with contextlib.suppress(nbformat.reader.NotJSONError):
+                return nbformat.read(path, as_version=4)
     return nbformat.read(path, as_version=4)
 
 

@@ -303,6 +303,7 @@ def test_targets_fit_the_generator(generator, usual):
     bank, controls = targets.bank_for(generator), targets.controls_for(generator)
     assert any(torch.equal(one, usual) for one in bank.values()) and not set(bank) & set(controls)
     assert all(one.shape == generator.sample_shape for one in (*bank.values(), *controls.values()))
+    assert list(targets.controls_for(generator, 3)) == list(controls)[:3]
 
 
 @pytest.mark.parametrize(

@@ -56,13 +56,14 @@ def bank_for(generator: Generator) -> dict[str, Tensor]:
     return sound_bank(_length(generator)) if generator.modality == "audio" else bank(*_size(generator))
 
 
-def controls_for(generator: Generator) -> dict[str, Tensor]:
-    """Name -> (*sample_shape): `controls` or `sound_controls`, in the format of the generator's samples.
+def controls_for(generator: Generator, most: int | None = None) -> dict[str, Tensor]:
+    """Name -> (*sample_shape): `controls` or `sound_controls`, in the format of the generator's samples; the first `most` of them.
 
     Raises:
         ValueError: as for `usual`.
     """
-    return sound_controls(_length(generator)) if generator.modality == "audio" else controls(*_size(generator))
+    ready = sound_controls(_length(generator)) if generator.modality == "audio" else controls(*_size(generator))
+    return dict(list(ready.items())[:most])
 
 
 def _length(generator: Generator) -> int:
