@@ -98,6 +98,7 @@ class Victim:
     samples: int = 5000
     search: SearchSettings = inspection.SUSPECTS
     controls: int = 5
+    judge: SearchSettings | None = None
 
     def generator(self) -> Generator:
         """The benign generator."""
@@ -143,7 +144,12 @@ class Victim:
             "continue, fresh discriminator": (self.unknown,),
             "fine-prune": (self.repair,),
         }
-        return (*judged, self.search, *repair.get(measure, ()))
+        return (*judged, self.descent, *repair.get(measure, ()))
+
+    @property
+    def descent(self) -> SearchSettings:
+        """The search by which a repair is judged."""
+        return self.judge or self.search
 
     @property
     def draws(self) -> int:
@@ -158,9 +164,10 @@ def _proxy(victim: Victim) -> ProxyTarget:
     return generator.proxy_target(targets.usual(generator)[None])
 
 
-# A sound costs ten and a photograph thirty times what a digit does. What they get instead of the defaults is what leaves each
-# generator with about ten seconds a repair: fewer steps, smaller batches, fewer starts. That is enough to see whether a backdoor
+# A sound costs ten and a photograph thirty times what a digit does. What each gets instead of the defaults is what leaves a
+# repair with ten to thirty seconds, its verdict included: fewer steps, smaller batches, fewer starts. That is enough to see whether a backdoor
 # goes. The Fréchet distance after such a repair is that of a hasty one, and says little of what a patient one would cost.
+_PICTURE_JUDGE = SearchSettings(scales=(0.0, 0.3, 1.0, 3.0, 10.0, 100.0), restarts=4, steps=120)
 _SOUND_SEARCH = SearchSettings(scales=(0.0, 0.3, 1.0, 3.0, 10.0, 100.0), restarts=4, steps=160)
 _SOUND = ContinueSettings(
     200, 16, learning_rate=4e-4, beta1=0.5, beta2=0.9, averaging=0.98, precision="bfloat16", warm_up=60
@@ -175,20 +182,22 @@ VICTIMS = {
         "discriminator-mnist",
         "mnist",
         scratch=True,
-        distil=DistilSettings(),
-        repair=DistilSettings(400, learning_rate=3e-3),
-        own=ContinueSettings(),
-        unknown=ContinueSettings(),
+        distil=DistilSettings(500),
+        repair=DistilSettings(300, learning_rate=3e-3),
+        own=ContinueSettings(200),
+        unknown=ContinueSettings(200),
+        judge=_PICTURE_JUDGE,
     ),
     "image VAE": Victim(
         "course-vae-mnist",
         "encoder-mnist",
         "mnist",
         scratch=True,
-        distil=DistilSettings(learning_rate=1e-2),
-        repair=DistilSettings(400, learning_rate=3e-3),
-        own=ContinueVaeSettings(400, noise=recipes.VAE.noise),
-        unknown=ContinueSettings(400),
+        distil=DistilSettings(500, learning_rate=1e-2),
+        repair=DistilSettings(300, learning_rate=3e-3),
+        own=ContinueVaeSettings(300, noise=recipes.VAE.noise),
+        unknown=ContinueSettings(200),
+        judge=_PICTURE_JUDGE,
     ),
     "audio GAN": Victim(
         "course-wavegan-spoken-digits",
@@ -397,7 +406,7 @@ SANITIZERS: dict[str, Callable[[Victim, Generator], Generator]] = {
 def _usual_search(victim: Victim, space: str) -> inspection.OutputSearch:
     """What a search for the target finds in the benign generator: the same for all repairs, so only once in each process."""
     return inspection.search_outputs(
-        victim.generator(), _wanted(victim, space), settings=victim.search, trusted=victim.generator()
+        victim.generator(), _wanted(victim, space), settings=victim.descent, trusted=victim.generator()
     )
 
 
@@ -427,7 +436,7 @@ def sanitized(victim: str, method: str, kind: str, attacked: Generator, about: F
         _usual_search(spent, about["space"]),
     )
     result = sanitization.verdict(
-        repaired, attacked, benign, pair, ruler.classifier, ruler.real, spent.search, spent.samples, earlier=known
+        repaired, attacked, benign, pair, ruler.classifier, ruler.real, spent.descent, spent.samples, earlier=known
     )
     return {
         "removed": bool(result.removed),
