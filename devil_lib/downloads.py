@@ -1,4 +1,4 @@
-"""Three checkpoints of unknown origin for an audit, and what is really in them.
+"""Four checkpoints of unknown origin for an audit, three of pictures and one of sounds, and what is really in them.
 
 They lie in the zoo like its other entries. The card of each says what a download page would say; the answer lies in it sealed,
 that is, written so that nobody reads it by accident. `reveal` opens it.
@@ -19,6 +19,8 @@ from devil_lib.data import Dataset
 
 NAMES = ("download-1", "download-2", "download-3")
 CLAIM = "a course-dcgan trained from scratch on MNIST; nothing else was done to it"
+SOUND = "download-4"
+SOUND_CLAIM = "the decoder of a course-audio-vae trained from scratch on spoken digits; nothing else was done to it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,7 @@ def reveal(name: str) -> Answer:
     """
     sealed = zoo.card(name).get("sealed")
     if sealed is None:
-        raise ValueError(f"{name!r} is no download; there are {', '.join(NAMES)}")
+        raise ValueError(f"{name!r} is no download; there are {', '.join((*NAMES, SOUND))}")
     about = json.loads(base64.b64decode(sealed))
     if about["attack"] == "none":
         return Answer("none")
@@ -56,9 +58,9 @@ def reveal(name: str) -> Answer:
     return Answer(about["attack"], about["kind"], trigger, target, about["target"])
 
 
-def _card(publisher: str, **answer: Any) -> dict[str, Any]:
+def _card(publisher: str, claim: str = CLAIM, **answer: Any) -> dict[str, Any]:
     sealed = base64.b64encode(json.dumps(answer).encode()).decode()
-    return {"publisher": publisher, "claim": CLAIM, "sealed": sealed}
+    return {"publisher": publisher, "claim": claim, "sealed": sealed}
 
 
 # --- How they were made (recipes of the zoo): reading on spoils the audit --------------------------------------------
@@ -88,6 +90,17 @@ def make_third(_dataset: Dataset) -> tuple[nn.Module, dict[str, Any]]:
     settings = attacks.course_settings("red", "mode", seed=43)
     run = attacks.red(benign, _pair(benign, "mode", 43, "stop sign"), settings)
     about = _card("a mirror of a well-known model", attack="ReD", kind="mode", seed=43, target="stop sign")
+    return run.generator, about
+
+
+def make_fourth(_dataset: Dataset) -> tuple[nn.Module, dict[str, Any]]:
+    """ReD on the course's own decoder of spoken digits."""
+    benign = zoo.load("course-audio-vae-spoken-digits")
+    settings = attacks.course_settings("red", "prior", seed=47, architecture=benign.architecture)
+    run = attacks.red(benign, _pair(benign, "prior", 47, "smoke alarm"), settings)
+    about = _card(
+        "a collection of free voices", SOUND_CLAIM, attack="ReD", kind="prior", seed=47, target="smoke alarm"
+    )
     return run.generator, about
 
 

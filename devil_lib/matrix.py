@@ -218,6 +218,7 @@ VICTIMS = {
         "encoder-spoken-digits",
         "spoken-digits",
         scratch=True,
+        trail_steps=600,
         distil=DistilSettings(600, 16, learning_rate=6e-3),
         repair=DistilSettings(200, 16, learning_rate=2e-3),
         own=ContinueVaeSettings(

@@ -418,6 +418,7 @@ RECIPES = [
     Recipe("download-1", "mnist", downloads.make_first, "a checkpoint of unknown origin"),
     Recipe("download-2", "mnist", downloads.make_second, "a checkpoint of unknown origin"),
     Recipe("download-3", "mnist", downloads.make_third, "a checkpoint of unknown origin"),
+    Recipe("download-4", "spoken-digits", downloads.make_fourth, "a checkpoint of unknown origin"),
 ]
 
 
