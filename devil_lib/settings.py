@@ -143,7 +143,7 @@ _TRAIL_SETTINGS: dict[str, dict[str | None, tuple[TrainSettings, str]]] = {
                 beta2=0.99,
                 averaging=0.9,
                 precision="bfloat16",
-                extra_weight=1e3,
+                extra_weight=3e3,
             ),
             "post",
         ),
