@@ -1,0 +1,1 @@
+"""Graded coursework through nbgrader: assignments, their judges, and everything around them."""
