@@ -10,11 +10,25 @@ c.CourseDirectory.submitted_directory = "build/grading/submitted"
 c.CourseDirectory.autograded_directory = "build/grading/autograded"
 c.CourseDirectory.feedback_directory = "build/grading/feedback"
 
-# A cell that a student deleted comes back before grading, so that it counts as unanswered instead of breaking the run.
+# Before grading, what a student deleted, doubled or renamed is put right, and a note at the top of the notebook says so.
+c.ExchangeFactory.collect = "devil_lib.grading.doctor.CollectWithDoctor"
 c.OverwriteCells.add_missing_cells = True
-# A warning on stderr is no failed test; without this it costs the points of its cell.
-c.IgnorePattern.enabled = True
-c.IgnorePattern.pattern = r"(?s).*"
+# A cell that hangs, ends Python or writes to stderr costs its own question at most, and a score is read as it was meant.
+c.Autograde.autograde_preprocessors = [
+    "devil_lib.grading.execute.SturdyExecute",
+    "nbconvert.preprocessors.ClearMetadataPreprocessor",
+    "nbgrader.preprocessors.LimitOutput",
+    "devil_lib.grading.execute.SaveScores",
+    "nbgrader.preprocessors.AssignLatePenalties",
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
 # Seconds for each cell: the exercises take seconds, and an endless loop must not hold up the class.
-c.ExecutePreprocessor.timeout = 300
+c.ExecutePreprocessor.timeout = 120
 c.ExecutePreprocessor.startup_timeout = 120
+# What students read about their marks quotes no hidden test.
+c.GenerateFeedback.preprocessors = [
+    "nbgrader.preprocessors.GetGrades",
+    "devil_lib.grading.feedback.HideTests",
+    "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
+]
+c.AssignLatePenalties.plugin_class = "devil_lib.grading.late.PenaltyPerDay"

@@ -1,4 +1,4 @@
-"""A small assignment made by code: two code exercises of 5 points each and a written question of 5, with hidden tests."""
+"""A small assignment made by code: two code exercises of 5 points with hidden tests, and a written question of 5."""
 
 from pathlib import Path
 

@@ -1,11 +1,12 @@
-"""Autograding in which an accident costs its own question only: what nbgrader 0.9.6 rejects as a whole, survived cell by cell.
+"""Autograding in which an accident costs its own question only, where nbgrader 0.9.6 rejects the whole notebook.
 
 `nbgrader_config.py` at the top puts the two preprocessors in the place of nbgrader's own.
 
-- A loop that ignores interrupts, or a kernel that is gone (`os._exit`, no memory left), ends nbgrader's run: no marks at all.
-  :class:`SturdyExecute` starts a new kernel, runs the earlier cells again without the culprit, and goes on.
-- nbgrader takes `np.float64(1.0)`, `False`, -1 and NaN at the end of a test cell for full marks, any word on stderr for none, and
-  throws the submission away where a score is above its maximum. :class:`SaveScores` reads the score as it was meant.
+- A loop that ignores interrupts, or a kernel that is gone (`os._exit`, no memory left), ends nbgrader's run: no marks
+  at all. :class:`SturdyExecute` starts a new kernel, runs the earlier cells again without the culprit, and goes on.
+- nbgrader takes `np.float64(1.0)`, `False`, -1 and NaN at the end of a test cell for full marks, any word on stderr for
+  none, and throws the submission away where a score is above its maximum. :class:`SaveScores` reads the score as it was
+  meant.
 """
 
 from __future__ import annotations
@@ -121,8 +122,8 @@ _NOTHING = {"''", '""', "[]", "()", "{}", "set()", "None"}
 def read_score(text: str, maximum: float) -> float | None:
     """The score that the last expression of a test cell states, from its printed form.
 
-    A number (Python's, NumPy's, or an array or tensor without dimensions) counts as itself, at least 0 and at most the maximum;
-    NaN and infinities, `False` and empty values are 0; `True` is the maximum; of anything else nobody knows: None.
+    A number (Python's, NumPy's, or an array or tensor without dimensions) counts as itself, at least 0 and at most the
+    maximum; NaN, infinities, `False` and empty values are 0; `True` is the maximum; anything else nobody knows: None.
     """
     text = text.strip()
     if match := _WRAPPED.fullmatch(text):
@@ -141,8 +142,8 @@ def read_score(text: str, maximum: float) -> float | None:
 def score_of(cell: NotebookNode) -> float | None:
     """The points of an executed graded cell, or None where a person has to look.
 
-    As nbgrader's, apart from the accidents: text on stderr costs nothing, the score is read by `read_score`, and a test cell that
-    ends in an expression without a value is left to a person, because there full marks would be a guess.
+    As nbgrader's, apart from the accidents: text on stderr costs nothing, the score is read by `read_score`, and a test
+    cell that ends in an expression without a value is left to a person, because there full marks would be a guess.
     """
     if utils.is_solution(cell) or cell.cell_type != "code":
         return utils.determine_grade(cell)[0]
