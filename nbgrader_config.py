@@ -31,4 +31,8 @@ c.GenerateFeedback.preprocessors = [
     "devil_lib.grading.feedback.HideTests",
     "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
 ]
+c.ExchangeFactory.release_feedback = "devil_lib.grading.feedback.ReleaseFeedback"
+# What each day begun after the due date costs, as a share of the points, and the hours that cost nothing.
 c.AssignLatePenalties.plugin_class = "devil_lib.grading.late.PenaltyPerDay"
+c.PenaltyPerDay.share_per_day = 0.1
+c.PenaltyPerDay.grace_hours = 0.0

@@ -5,6 +5,8 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from devil_lib.grading.term import Answer, Coursework
+
 NAME = "toy"
 
 SETUP = '''\
@@ -91,3 +93,21 @@ def write_source(folder: Path, *extra: NotebookNode) -> Path:
     path = folder / f"{NAME}.ipynb"
     nbformat.write(source(*extra), path)
     return path
+
+
+def coursework(folder: Path) -> Coursework:
+    """The assignment with right and wrong answers, written below a scratch folder."""
+    write_source(folder / NAME)
+    answers = {
+        "double": {
+            "right": Answer("def double(x):\n    return 2 * x", 5),
+            "right by adding": Answer("double = lambda x: x + x", 5),
+            "adds two": Answer("def double(x):\n    return x + 2", 0),
+            "whole numbers only": Answer("def double(x):\n    return 2 * int(x)", 4),
+        },
+        "square": {
+            "right": Answer("def square(x):\n    return x * x", 5),
+            "twice instead": Answer("def square(x):\n    return 2 * x", 0.5),
+        },
+    }
+    return Coursework(NAME, folder / NAME, answers, {"why": Answer("Because -1 times -1 is 1.", 3.5)})

@@ -1,17 +1,23 @@
-"""Feedback pages without hidden tests: not in the cells, nor in a traceback, nor where a student's code printed them."""
+"""Feedback pages without hidden tests: not in cells, nor in a traceback, nor where a student's code printed them."""
 
 from __future__ import annotations
 
+import glob
 import html
+import json
 import re
+import shutil
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from nbconvert.filters import strip_ansi
 from nbformat import NotebookNode
+from nbgrader.exchange.default import ExchangeReleaseFeedback
 from nbgrader.preprocessors import ClearHiddenTests
 from traitlets import Integer
 
+from devil_lib.grading.doctor import RECORD
 from devil_lib.grading.execute import LOST
 
 # Errors whose words are the student's own or the grader's, and cannot carry a hidden value.
@@ -20,7 +26,7 @@ INSTEAD = "(a line of a hidden test was here)"
 
 
 class HideTests(ClearHiddenTests):
-    """Takes the hidden tests out of an autograded notebook: out of their cells, and out of every output that quotes one.
+    """Takes the hidden tests out of an autograded notebook: out of their cells, and of every output that quotes one.
 
     An error in a hidden test keeps its name alone: a traceback quotes the test, and "7 is not 12" its values.
     """
@@ -76,6 +82,21 @@ def _drop_lines(output: NotebookNode, secrets: Iterable[str]) -> None:
     for kind, text in output.get("data", {}).items():
         if kind.startswith("text/") or kind.endswith(("+xml", "javascript")):
             output.data[kind] = clean(text)
+
+
+class ReleaseFeedback(ExchangeReleaseFeedback):
+    """nbgrader's release of feedback, which also reaches a student whose notebook has another name than the assignment's.
+
+    A student's nbgrader asks for the feedback of the file that it submitted, and finds none where the doctor renamed it.
+    """
+
+    def copy_files(self) -> None:
+        for record in map(Path, glob.glob(str(Path(self.src_path) / RECORD))):
+            for name, own in json.loads(record.read_text(encoding="utf-8"))["renamed"].items():
+                page = record.with_name(f"{name}.html")
+                if page.is_file():
+                    shutil.copyfile(page, page.with_name(f"{own}.html"))
+        super().copy_files()
 
 
 def _plain(text: str) -> str:
