@@ -4,6 +4,8 @@ PYTHON  ?= python3
 PROFILE ?= quick
 LESSON  ?=
 ARGS    ?=
+KEY     ?=
+OUT     ?=
 
 VENV   := .venv
 VPY    := $(VENV)/bin/python
@@ -21,7 +23,7 @@ ifeq ($(shell id -u),0)
   LAB_FLAGS += --allow-root
 endif
 
-.PHONY: help lab test course weights bench matrix sweep env clean
+.PHONY: help lab test course weights bench matrix sweep release env clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -48,6 +50,9 @@ matrix: $(STAMP) ## measure five generators x attacks x inspections x sanitizers
 
 sweep: $(STAMP) ## run the lessons over several seeds and store the spread of their claims
 	@$(VPY) -m devil_lib.course.sweep $(if $(LESSON),--lesson "$(LESSON)") $(ARGS)
+
+release: $(STAMP) ## build the graded coursework (KEY=... draws variants into OUT=..., outside the repository)
+	@DEVIL_COURSE_KEY="$(KEY)" $(VPY) -m devil_lib.grading release $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 env: $(STAMP) ## make the environment in .venv, or bring it up to date
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import importlib
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from devil_lib.grading.payload import INTERRUPTED, MISSING, NOT_DATA, Outcome
 
 Variant = Mapping[str, Any]
+T = TypeVar("T")
 
 
 class Failed(Exception):
@@ -127,6 +128,24 @@ def expect(got: float, wanted: float, wrong: Mapping[str, float], relative: floa
     if math.isnan(got):
         raise Failed("NaN came back: a root of a negative number, or a division of nothing by nothing")
     raise Failed("the number is too small" if got < wanted else "the number is too large", measured)
+
+
+def tells_apart(wanted: float, wrong: Iterable[float], relative: float, absolute: float = 0.0) -> bool:
+    """Whether a case shows the misconceptions: none of their values is as near to the right one as this."""
+    return not any(math.isclose(value, wanted, rel_tol=relative, abs_tol=absolute) for value in wrong)
+
+
+def redraw(draw: Callable[[], T], shows: Callable[[T], bool]) -> T:
+    """The first of a series of drawn cases that shows what it should: with some seeds a misconception gives the right number.
+
+    Raises:
+        RuntimeError: none of a thousand does, so that the exercise is wrong.
+    """
+    for _ in range(1000):
+        case = draw()
+        if shows(case):
+            return case
+    raise RuntimeError("no case shows every misconception: they have to differ more")
 
 
 @dataclass(frozen=True)
