@@ -85,9 +85,9 @@ def _drop_lines(output: NotebookNode, secrets: Iterable[str]) -> None:
 
 
 class ReleaseFeedback(ExchangeReleaseFeedback):
-    """nbgrader's release of feedback, which also reaches a student whose notebook has another name than the assignment's.
+    """nbgrader's release of feedback, which also reaches a student whose notebook has a name of its own.
 
-    A student's nbgrader asks for the feedback of the file that it submitted, and finds none where the doctor renamed it.
+    A student's nbgrader asks for the feedback of the file that it submitted, and finds none if the doctor renamed it.
     """
 
     def copy_files(self) -> None:

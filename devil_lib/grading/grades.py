@@ -228,7 +228,7 @@ def _without_figures(words: str) -> str:
     """A message as it is for everyone: figures in brackets are dropped, others become “…”."""
     words = re.sub(r"\s*\n\s*", " ", words.strip())
     words = re.sub(r"\s*\([^()]*\d[^()]*\)\s*$", "", words)
-    return re.sub(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w])", "…", words)[:200]
+    return re.sub(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w])", "…", words).rstrip(": ")[:200]
 
 
 def analyse(gradebook: Gradebook, assignment: str, autograded: Iterable[Path], most: int = 5) -> list[Item]:

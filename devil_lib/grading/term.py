@@ -3,8 +3,8 @@
 python -m devil_lib.grading.term [--coursework FILE] [--students 30] [--jobs 2]     (`make class`)
 
 A coursework is an assignment's source with answers whose points are known. Its students hand in right and wrong
-answers, nothing, code that crashes, late work, and every accident that nbgrader was measured not to survive. All of it goes the
-way that it goes in a term: release, fetch, submit, collect, autograde, mark by hand, feedback, export.
+answers, nothing, code that crashes, late work, and every accident that nbgrader was measured not to survive. All of it
+goes the way that it goes in a term: release, fetch, submit, collect, autograde, mark by hand, feedback, export.
 """
 
 from __future__ import annotations
@@ -381,12 +381,16 @@ def settings(folder: Path, db_url: str = "", timeout: int = 0) -> Config:
     return config
 
 
-def open_course(folder: Path, db_url: str = "", timeout: int = 0) -> NbGraderAPI:
-    """nbgrader for a course folder."""
-    # nbgrader starts alembic by its name, which is beside this Python whether or not its environment was activated.
+def programs_on_path() -> None:
+    """Let nbgrader find alembic, which it starts by name for a new gradebook, where the environment was not activated."""
     programs = str(Path(sys.executable).parent)
     if programs not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join((programs, os.environ.get("PATH", "")))
+
+
+def open_course(folder: Path, db_url: str = "", timeout: int = 0) -> NbGraderAPI:
+    """nbgrader for a course folder."""
+    programs_on_path()
     (folder / "exchange").mkdir(parents=True, exist_ok=True)
     (folder / "exchange").chmod(0o777)
     # nbgrader's own use of its database warns at each new submission.
