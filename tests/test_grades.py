@@ -132,8 +132,8 @@ class TestSymptoms:
 
     def test_they_are_the_crossed_lines_without_figures(self):
         text = (
-            "exercise, visible tests: 1 of 2 points\n✓ the shape is right\n✗ the mean: it is not 0, so that the noise has\n"
-            "  a drift (0.31 instead of 0)\n✗ 3 of 12 values are wrong\n"
+            "exercise, visible tests: 1 of 2 points\n✓ the shape is right\n✗ the mean: it is not 0, so that the noise\n"
+            "  has a drift (0.31 instead of 0)\n✗ 3 of 12 values are wrong\n"
         )
         stream = new_output("stream", name="stdout", text=text)
         assert grades.symptoms(self.cell(stream, stream)) == [

@@ -94,12 +94,13 @@ Prepare = Callable[[Coursework, Path], Points]  # changes the fetched notebook, 
 
 @dataclass(frozen=True)
 class Case:
-    """A student and what they hand in."""
+    """A student and what they hand in; `hangs`: a cell of it never ends."""
 
     name: str
     student: str
     prepare: Prepare
     late: bool = False
+    hangs: bool = False
 
 
 def _open(path: Path) -> NotebookNode:
@@ -306,8 +307,8 @@ def roster(work: Coursework, students: int = 0, seed: int = 0) -> list[Case]:
     kinds = {exercise: list(known) for exercise, known in work.answers.items()}
     cases: dict[str, Case] = {}
 
-    def add(name: str, prepare: Prepare, late: bool = False, student: str = "") -> None:
-        cases[name] = Case(name, student or f"student-{len(cases) + 1:03d}", prepare, late)
+    def add(name: str, prepare: Prepare, student: str = "", **flags: bool) -> None:
+        cases[name] = Case(name, student or f"student-{len(cases) + 1:03d}", prepare, **flags)
 
     def named(number: int) -> dict[str, str]:
         return {exercise: names[number] for exercise, names in kinds.items() if number < len(names)}
@@ -324,7 +325,7 @@ def roster(work: Coursework, students: int = 0, seed: int = 0) -> list[Case]:
         add("crashing", crashing)
         add("late", _answers({}), late=True)
         for name, prepare in ACCIDENTS.items():
-            add(name, prepare, student="zoë garcía" if "accents" in name else "")
+            add(name, prepare, "zoë garcía" if "accents" in name else "", hangs="loop" in name)
     draw = random.Random(seed)
     while len(cases) < students:
         add(f"mixture {len(cases) + 1}", _answers({name: draw.choice(names) for name, names in kinds.items()}))
@@ -433,11 +434,13 @@ class Term:
         folder: is made if need be.
         db_url: of the gradebook; by default SQLite in the folder.
         timeout: seconds for each cell when grading; by default the course's.
+        patience: the same for submissions of which it is known that they hang, so that a rehearsal need not wait.
         jobs: submissions that are graded at a time, each in a process of its own.
     """
 
-    def __init__(self, folder: Path, db_url: str = "", timeout: int = 0, jobs: int = 1) -> None:
-        self.folder, self.db_url, self.timeout, self.jobs = folder.resolve(), db_url, timeout, jobs
+    def __init__(self, folder: Path, db_url: str = "", timeout: int = 0, patience: int = 0, jobs: int = 1) -> None:
+        self.folder, self.db_url, self.jobs = folder.resolve(), db_url, jobs
+        self.timeout, self.patience = timeout, patience or timeout
         self.api = open_course(self.folder, db_url, timeout)
 
     @contextlib.contextmanager
@@ -488,19 +491,29 @@ class Term:
     def collect(self, work: Coursework) -> None:
         self._must(self.api.collect(work.name))
 
-    def autograde(self, work: Coursework, students: Sequence[str]) -> dict[str, tuple[float, str]]:
+    def autograde(self, work: Coursework, cases: Sequence[Case]) -> dict[str, tuple[float, str]]:
         """Student -> the seconds that grading took, and nbgrader's message where it failed."""
-        told = show.progress(len(students), f"{work.name}: autograding")
-        job = functools.partial(_autograde, str(self.folder), self.db_url, self.timeout, work.name)
+        told = show.progress(len(cases), f"{work.name}: autograding")
+        jobs = {
+            case.student: functools.partial(
+                _autograde,
+                str(self.folder),
+                self.db_url,
+                self.patience if case.hangs else self.timeout,
+                work.name,
+                case.student,
+            )
+            for case in cases
+        }
         done: dict[str, tuple[float, str]] = {}
         if self.jobs == 1:
-            for student in students:
-                done[student] = job(student)
+            for student, job in jobs.items():
+                done[student] = job()
                 told(len(done))
             return done
         # New processes instead of forks: nbgrader's event loops and database connections do not survive a fork.
         with ProcessPoolExecutor(self.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            running = {pool.submit(job, student): student for student in students}
+            running = {pool.submit(job): student for student, job in jobs.items()}
             for finished in as_completed(running):
                 done[running[finished]] = finished.result()
                 told(len(done))
@@ -580,7 +593,7 @@ def rehearse(term: Term, work: Coursework, cases: Sequence[Case]) -> list[Row]:
         term.submit(work, case.student)
         told(number)
     term.collect(work)
-    graded = term.autograde(work, [case.student for case in cases])
+    graded = term.autograde(work, cases)
     for student, (_, trouble) in graded.items():
         if trouble:
             print(f"{work.name}, {student}: nbgrader could not grade this submission\n{trouble}", file=sys.stderr)
@@ -704,7 +717,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"make class: {folder} is not empty, and a term starts with nothing: name another", file=sys.stderr)
             return 2
         try:
-            term = Term(folder / "course", given.db_url, given.timeout, given.jobs)
+            term = Term(folder / "course", given.db_url, given.timeout, jobs=given.jobs)
             works = [odd_scores(folder / "sources" / "odd_scores")]
             works += [work for path in files for work in load(path.resolve(), folder / "sources" / path.stem)]
             rows = []
