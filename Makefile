@@ -23,7 +23,7 @@ ifeq ($(shell id -u),0)
   LAB_FLAGS += --allow-root
 endif
 
-.PHONY: help lab test course weights bench matrix sweep release env clean
+.PHONY: help lab test course weights bench matrix sweep release class grades env clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -53,6 +53,12 @@ sweep: $(STAMP) ## run the lessons over several seeds and store the spread of th
 
 release: $(STAMP) ## build the graded coursework (KEY=... draws variants into OUT=..., outside the repository)
 	@DEVIL_COURSE_KEY="$(KEY)" $(VPY) -m devil_lib.grading release $(if $(OUT),--out "$(OUT)") $(ARGS)
+
+class: $(STAMP) ## rehearse a term with simulated students, and compare their points with the expected ones
+	@$(VPY) -m devil_lib.grading.term $(ARGS)
+
+grades: $(STAMP) ## export the grades for nbgrader, Canvas and Moodle, with an item analysis (ARGS="--course FOLDER")
+	@$(VPY) -m devil_lib.grading.grades $(ARGS)
 
 env: $(STAMP) ## make the environment in .venv, or bring it up to date
 

@@ -383,7 +383,7 @@ def settings(folder: Path, db_url: str = "", timeout: int = 0) -> Config:
 
 
 def programs_on_path() -> None:
-    """Let nbgrader find alembic, which it starts by name for a new gradebook, where the environment was not activated."""
+    """Let nbgrader find alembic, which it starts by name for a new gradebook, in an environment that is not active."""
     programs = str(Path(sys.executable).parent)
     if programs not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join((programs, os.environ.get("PATH", "")))
