@@ -49,7 +49,7 @@ class TestTerm:
         )
         assert score["an infinite loop"] == score["a loop that ignores interrupts"] == score["a killed kernel"] == 8.5
         assert score["late"] == 12.5, "a tenth of the points that were given automatically"
-        assert score["whole numbers only"] == 12.5 and score["wrong"] == 4.0 and score["crashing"] == 3.5
+        assert score["answers 4: whole numbers only"] == 12.5 and score["wrong"] == 4.0 and score["crashing"] == 3.5
         assert score["blank"] == score["a missing file"] == score["a corrupt notebook"] == 0.0
 
     def test_every_accident_is_played(self, played):
@@ -81,7 +81,11 @@ class TestTerm:
         assert f"{len(rows)} of {len(rows)} submissions" in term.table(rows)
         wrong = copy.copy(rows[0])
         object.__setattr__(wrong, "actual", {**wrong.actual, "double": 1.0})
-        assert not wrong.as_expected and "✗ right" in term.table([wrong]) and "'double': 1.0" in term.table([wrong])
+        assert (
+            not wrong.as_expected
+            and "✗ answers 1: right" in term.table([wrong])
+            and "'double': 1.0" in term.table([wrong])
+        )
         leaked = copy.copy(rows[0])
         object.__setattr__(leaked, "feedback", "LEAK")
         assert not leaked.as_expected
@@ -99,7 +103,7 @@ def test_odd_scores(played, tmp_path):
     work = term.odd_scores(tmp_path / "source")
     rows = term.rehearse(played[0], work, term.roster(work))
     assert_all_as_expected(rows)
-    assert {row.case: row.score for row in rows} == {
+    assert {row.case.partition(": ")[2]: row.score for row in rows} == {
         "a number": 4.0, "a NumPy number": 1.5, "a NumPy number of 0": 0.0, "above the maximum": 4.0, "below 0": 0.0,
         "not a number": 0.0, "a comparison that is false": 0.0, "an empty text": 0.0,
     }  # fmt: skip
@@ -114,8 +118,14 @@ class TestRoster:
         return toy_coursework.coursework(tmp_path)
 
     def test_every_answer_is_handed_in(self, work):
-        names = {case.name for case in term.roster(work)}
-        assert {"right", "right by adding, twice instead", "adds two", "whole numbers only", "late"} <= names
+        cases = term.roster(work)
+        assert [case.name for case in cases][:4] == [
+            "answers 1: right",
+            "answers 2: right by adding, twice instead",
+            "answers 3: adds two",
+            "answers 4: whole numbers only",
+        ]
+        assert len({case.student for case in cases}) == len(cases)
 
     def test_it_is_filled_up_the_same_each_time(self, work, tmp_path):
         cases = term.roster(work, 50)
@@ -211,6 +221,13 @@ class TestHiddenTests:
         _, (first, second) = self.hidden(elsewhere=(traceback, page))
         assert first.traceback == [f"first\n{INSTEAD}\nlast"] and first.evalue == "no"
         assert set(second.data.values()) == {INSTEAD}
+
+    def test_the_marks_in_a_students_cell_end_nothing(self):
+        notebook = toy_coursework.source()
+        answer = next(cell for cell in notebook.cells if cell.id == "double")
+        answer.source = "### BEGIN HIDDEN TESTS\ndef double(x): return 2 * x"
+        cleaned, _ = HideTests().preprocess(notebook, {})
+        assert "def double(x): return 2 * x" in nbformat.writes(cleaned) and "421" not in nbformat.writes(cleaned)
 
     def test_the_rest_stays(self):
         verdict = new_output("stream", name="stdout", text="✗ double: 1 of 3 values are wrong\n")

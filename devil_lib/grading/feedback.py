@@ -13,6 +13,7 @@ from typing import Any
 
 from nbconvert.filters import strip_ansi
 from nbformat import NotebookNode
+from nbgrader import utils
 from nbgrader.exchange.default import ExchangeReleaseFeedback
 from nbgrader.preprocessors import ClearHiddenTests
 from traitlets import Integer
@@ -36,7 +37,7 @@ class HideTests(ClearHiddenTests):
     ).tag(config=True)
 
     def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
-        hidden = {id(cell): self._hidden_lines(cell.source) for cell in nb.cells}
+        hidden = {id(cell): self._hidden_lines(cell.source) if _is_test(cell) else [] for cell in nb.cells}
         secrets = {line for lines in hidden.values() for line in lines if len(line) >= self.shortest}
         nb, resources = super().preprocess(nb, resources)
         for cell in nb.cells:
@@ -45,6 +46,10 @@ class HideTests(ClearHiddenTests):
                     _name_alone(output)
                 _drop_lines(output, secrets)
         return nb, resources
+
+    def preprocess_cell(self, cell: NotebookNode, resources: Any, cell_index: int) -> tuple[NotebookNode, Any]:
+        # The marks of hidden tests in a student's own cell hide nothing, and must not end the feedback.
+        return super().preprocess_cell(cell, resources, cell_index) if _is_test(cell) else (cell, resources)
 
     def _hidden_lines(self, source: str) -> list[str]:
         inside, found = False, []
@@ -56,6 +61,10 @@ class HideTests(ClearHiddenTests):
             elif inside and line.strip():
                 found.append(_plain(line))
         return found
+
+
+def _is_test(cell: NotebookNode) -> bool:
+    return utils.is_grade(cell) and not utils.is_solution(cell)
 
 
 def _name_alone(output: NotebookNode) -> None:

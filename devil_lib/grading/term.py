@@ -23,6 +23,7 @@ import random
 import shutil
 import sys
 import tempfile
+import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -305,17 +306,15 @@ ACCIDENTS: Mapping[str, Prepare] = {
 def roster(work: Coursework, students: int = 0, seed: int = 0) -> list[Case]:
     """The class of a coursework: every answer at least once, the accidents, and mixtures up to the number."""
     kinds = {exercise: list(known) for exercise, known in work.answers.items()}
-    cases: dict[str, Case] = {}
+    cases: list[Case] = []
 
     def add(name: str, prepare: Prepare, student: str = "", **flags: bool) -> None:
-        cases[name] = Case(name, student or f"student-{len(cases) + 1:03d}", prepare, **flags)
-
-    def named(number: int) -> dict[str, str]:
-        return {exercise: names[number] for exercise, names in kinds.items() if number < len(names)}
+        cases.append(Case(name, student or f"student-{len(cases) + 1:03d}", prepare, **flags))
 
     for number in range(max(map(len, kinds.values()))):
-        own = named(number)
-        add(", ".join(dict.fromkeys(own.values())), _answers(own))
+        own = {exercise: names[number] for exercise, names in kinds.items() if number < len(names)}
+        words = textwrap.shorten(", ".join(dict.fromkeys(own.values())), 40, placeholder=" …")
+        add(f"answers {number + 1}: {words}", _answers(own))
     if work.accidents:
         half = {name: names[-1] for name, names in list(kinds.items())[::2]}
         add("partly right", _answers(half))
@@ -329,7 +328,7 @@ def roster(work: Coursework, students: int = 0, seed: int = 0) -> list[Case]:
     draw = random.Random(seed)
     while len(cases) < students:
         add(f"mixture {len(cases) + 1}", _answers({name: draw.choice(names) for name, names in kinds.items()}))
-    return list(cases.values())
+    return cases
 
 
 # --- Odd scores -------------------------------------------------------------------------------------------------------
@@ -688,6 +687,9 @@ def load(path: Path, folder: Path) -> list[Coursework]:
         raise TermError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    # As for a script: what lies beside the file can be imported by it.
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
     spec.loader.exec_module(module)
     if not hasattr(module, "coursework"):
         raise TermError(f"{path} has no function `coursework(folder)`")
@@ -699,7 +701,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m devil_lib.grading.term", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--coursework", action="append", type=Path, metavar="FILE",
-        help="a Python file with a function `coursework(folder)` (repeatable; default: tests/answers/*.py)",
+        help="a Python file with a function `coursework(folder)` (repeatable; default: tests/coursework.py)",
     )  # fmt: skip
     parser.add_argument(
         "--students", type=int, default=30, help="of each assignment, at least (default: %(default)s)"
@@ -710,7 +712,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="where to keep everything (default: a temporary folder)")
     given = parser.parse_args(arguments)
     start = time.perf_counter()
-    files = given.coursework or sorted((ROOT / "tests" / "answers").glob("[!_]*.py"))
+    files = given.coursework or [ROOT / "tests" / "coursework.py"]
     with contextlib.ExitStack() as stack:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="devil-class-")))
         if given.folder and folder.exists() and any(folder.iterdir()):
