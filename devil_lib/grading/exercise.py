@@ -240,8 +240,8 @@ class Assignment:
 
 
 def assignment_names() -> list[str]:
-    """The assignments that there are, in order."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("a[0-9]_*.py"))
+    """The assignments that there are, in order: those whose notebook has a template."""
+    return sorted(path.name.removesuffix(".py.j2") for path in (Path(__file__).parent / "sources").glob("a[0-9]_*.py.j2"))
 
 
 def find_assignment(name: str) -> Assignment:
