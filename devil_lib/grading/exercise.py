@@ -171,6 +171,8 @@ class Exercise:
     cases(variant, rng): what to ask with, as numbers and NumPy arrays, from a NumPy generator: the same for the same seed.
     ask(student, variant, cases): asks it, in the student's process, with torch; see `seam.Student`.
     properties: what is judged. choices: name -> values of a variant, the public one first; each changes what a right answer is.
+    audited: the hidden points are not given in the notebook: its truth must not be near a student's code. The answers are left in the
+    cell's output as data, and `audit.audit` gives the points afterwards.
     """
 
     name: str
@@ -183,6 +185,7 @@ class Exercise:
     ask: Callable[[Any, Variant, Any], None]
     properties: tuple[Property, ...]
     choices: Mapping[str, tuple] = field(default_factory=dict)
+    audited: bool = False
 
     @property
     def short(self) -> str:

@@ -6,6 +6,7 @@ process of its own without any assignment changing.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import os
@@ -13,12 +14,14 @@ import random
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from IPython import get_ipython
+from IPython.display import display
 
 from devil_lib.grading.exercise import Answers, Exercise, Failed, Variant, explain, find_exercise
 from devil_lib.grading.payload import INTERRUPTED, MISSING, NOT_DATA, NotData, Outcome, as_data, pack, unpack
@@ -220,12 +223,35 @@ def _find(each: Any, answers: Answers, cases: Any, variant: Variant) -> Finding:
     return Finding(each.words, each.weight, True)
 
 
+# --- Answers that are judged later ---------------------------------------------------------------------------------------------
+
+LEFT = "application/vnd.devil.answer+json"
+
+
+def leave(name: str, payload: bytes) -> None:
+    """Put a packed answer into the output of the cell that runs, from where `left` takes it. Nothing outside a notebook."""
+    if get_ipython() is not None:
+        display({LEFT: {"exercise": name, "payload": base64.b64encode(payload).decode("ascii")}}, raw=True)
+
+
+def left(outputs: Iterable[Mapping[str, Any]], name: str) -> bytes | None:
+    """The packed answer to an exercise in a cell's outputs, None if there is none."""
+    for output in outputs:
+        entry = output.get("data", {}).get(LEFT)
+        if isinstance(entry, dict) and entry.get("exercise") == name:
+            try:
+                return base64.b64decode(str(entry.get("payload")), validate=True)
+            except ValueError:
+                return None
+    return None
+
+
 # --- Both, in a test cell --------------------------------------------------------------------------------------------------
 
 
 def check(
     name: str, namespace: Mapping[str, Any], variant: Variant | None = None, seed: int = 0, hidden: bool = False
-) -> float:
+) -> float | None:
     """Test an answer, print the verdict and return its points: the last line of a test cell.
 
     Args:
@@ -238,7 +264,8 @@ def check(
 
     Returns:
         The points as a plain float between 0 and the maximum. nbgrader gives full marks to whatever it cannot read as a number,
-        a NumPy number among them.
+        a NumPy number among them. None for the hidden tests of an audited exercise: then the cell shows no result, and waits for
+        its points.
 
     Raises:
         ValueError: there is no such exercise or variant.
@@ -246,7 +273,12 @@ def check(
     exercise = find_exercise(name)
     variant = exercise.public() if variant is None else dict(variant)
     exercise.check_variant(variant)
-    verdict = judge(name, variant, seed, ask(exercise, namespace, variant, seed, quiet=hidden))
+    payload = ask(exercise, namespace, variant, seed, quiet=hidden)
+    if hidden and exercise.audited:
+        leave(name, payload)
+        print(f"{exercise.short}: the other {exercise.hidden:g} points are given by the audit, which compares your answers with the truth.")
+        return None
+    verdict = judge(name, variant, seed, payload)
     maximum = exercise.hidden if hidden else exercise.visible
     points = verdict.points(maximum)
     # Lab's Validate shows of a failed cell what stands on its error stream; there, no points are at stake.
