@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,11 @@ def _at_cosine(rng: np.random.Generator, weight: np.ndarray, cosine: float) -> n
     return cosine * unit + math.sqrt(1.0 - cosine**2) * other / np.linalg.norm(other)
 
 
-def _relatives(rng: np.random.Generator, cosines: tuple[float, ...]) -> _Relatives:
+def _relatives(rng: np.random.Generator, cosines: tuple[float, float, float]) -> _Relatives:
     dim, hidden, wide = (int(rng.integers(low, high)) for low, high in ((4, 7), (8, 12), (20, 30)))
-    sizes = [dim, hidden, wide, hidden, dim, 16][: len(cosines)] + [16]
+    sizes = (dim, hidden, wide, 16)
     cosines = np.array(cosines)[rng.permutation(len(cosines))]
-    weights = tuple(rng.normal(size=(out, into)) * rng.uniform(0.5, 2.0) for into, out in zip(sizes, sizes[1:], strict=False))
+    weights = tuple(rng.normal(size=(out, into)) * rng.uniform(0.5, 2.0) for into, out in pairwise(sizes))
     # Each layer at a size of its own, so that a sum over all layers is not the same as a figure of each.
     others = tuple(
         _at_cosine(rng, weight, cosine) * np.linalg.norm(weight) * rng.uniform(1.5, 4.0)
