@@ -10,10 +10,10 @@ c.CourseDirectory.submitted_directory = "build/grading/submitted"
 c.CourseDirectory.autograded_directory = "build/grading/autograded"
 c.CourseDirectory.feedback_directory = "build/grading/feedback"
 
-# Before grading, what a student deleted, doubled or renamed is put right, and a note at the top of the notebook says so.
+# Before grading, what a student deleted, doubled or renamed is put right; a note at the top of the notebook says so.
 c.ExchangeFactory.collect = "devil_lib.grading.doctor.CollectWithDoctor"
 c.OverwriteCells.add_missing_cells = True
-# A cell that hangs, ends Python or writes to stderr costs its own question at most, and a score is read as it was meant.
+# A cell that hangs, ends Python or writes to stderr costs its own question at most; a score is read as it was meant.
 c.Autograde.autograde_preprocessors = [
     "devil_lib.grading.execute.SturdyExecute",
     "nbconvert.preprocessors.ClearMetadataPreprocessor",
@@ -25,6 +25,8 @@ c.Autograde.autograde_preprocessors = [
 # Seconds for each cell: the exercises take seconds, and an endless loop must not hold up the class.
 c.ExecutePreprocessor.timeout = 120
 c.ExecutePreprocessor.startup_timeout = 120
+# How long a cell's last output may take to arrive: many printed lines do, where the machine is busy.
+c.ExecutePreprocessor.iopub_timeout = 30
 # What students read about their marks quotes no hidden test.
 c.GenerateFeedback.preprocessors = [
     "nbgrader.preprocessors.GetGrades",

@@ -19,7 +19,7 @@ from devil_lib.grading.late import PenaltyPerDay
 from devil_lib.grading.term import Answer, Case, Coursework, Term, TermError
 
 # Seconds: the first for cells that end, on a machine with other work; the second for those that are known not to.
-PATIENCE = {"timeout": 120, "patience": 4}
+PATIENCE = {"timeout": 120, "patience": 3}
 
 
 def assert_all_as_expected(rows):

@@ -68,7 +68,7 @@ class SturdyExecute(Execute):
         if isinstance(error, DeadKernelError):
             why = "It ended Python itself, as os._exit() or running out of memory does."
         else:
-            why = f"It was still at work after {self.timeout} s and did not let itself be interrupted."
+            why = "It was still at work when its time was over, and did not let itself be interrupted."
         words = f"{why} The cells after it ran in a new Python, without what this cell would have defined."
         cell.outputs.append(nbformat.v4.new_output("error", ename=LOST, evalue=words, traceback=[f"{LOST}: {words}"]))
         self.log.warning("A cell was lost: %s", words)

@@ -95,7 +95,7 @@ Prepare = Callable[[Coursework, Path], Points]  # changes the fetched notebook, 
 
 @dataclass(frozen=True)
 class Case:
-    """A student and what they hand in; `hangs`: a cell of it never ends."""
+    """A student and what they hand in; `hangs`: the tests of the first exercise never end."""
 
     name: str
     student: str
@@ -369,15 +369,33 @@ def odd_scores(folder: Path) -> Coursework:
 # --- The term ---------------------------------------------------------------------------------------------------------
 
 
-def settings(folder: Path, db_url: str = "", timeout: int = 0) -> Config:
+@dataclass(frozen=True)
+class Patience:
+    """Seconds for each cell when grading (0: the course's own), and for cells of which it is known that they hang."""
+
+    timeout: int = 0
+    hanging: int = 0
+    cells: tuple[str, ...] = ()
+
+    def put_into(self, config: Config) -> None:
+        usual = self.timeout or config.ExecutePreprocessor.timeout
+        config.ExecutePreprocessor.timeout = usual
+        if self.cells:
+            # So that a rehearsal need not wait, and every other cell has its time, however busy the machine is.
+            config.ExecutePreprocessor.timeout_func = lambda cell: (
+                self.hanging if cell.metadata.get("nbgrader", {}).get("grade_id") in self.cells else usual
+            )
+            config.ExecutePreprocessor.iopub_timeout = max(5, self.hanging)
+
+
+def settings(folder: Path, db_url: str = "", patience: Patience = Patience()) -> Config:
     """nbgrader's settings of this course for a course in another folder, with an exchange in it."""
     config = PyFileConfigLoader("nbgrader_config.py", path=str(ROOT)).load_config()
     config.CourseDirectory.root = str(folder)
     config.Exchange.root = str(folder / "exchange")
     if db_url:
         config.CourseDirectory.db_url = db_url
-    if timeout:
-        config.ExecutePreprocessor.timeout = timeout
+    patience.put_into(config)
     return config
 
 
@@ -388,7 +406,7 @@ def programs_on_path() -> None:
         os.environ["PATH"] = os.pathsep.join((programs, os.environ.get("PATH", "")))
 
 
-def open_course(folder: Path, db_url: str = "", timeout: int = 0) -> NbGraderAPI:
+def open_course(folder: Path, db_url: str = "", patience: Patience = Patience()) -> NbGraderAPI:
     """nbgrader for a course folder."""
     programs_on_path()
     (folder / "exchange").mkdir(parents=True, exist_ok=True)
@@ -399,7 +417,7 @@ def open_course(folder: Path, db_url: str = "", timeout: int = 0) -> NbGraderAPI
     logger.propagate = False
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
-    return NbGraderAPI(config=settings(folder, db_url, timeout))
+    return NbGraderAPI(config=settings(folder, db_url, patience))
 
 
 @dataclass(frozen=True)
@@ -433,14 +451,14 @@ class Term:
         folder: is made if need be.
         db_url: of the gradebook; by default SQLite in the folder.
         timeout: seconds for each cell when grading; by default the course's.
-        patience: the same for submissions of which it is known that they hang, so that a rehearsal need not wait.
+        patience: the same for cells of which it is known that they hang, so that a rehearsal need not wait.
         jobs: submissions that are graded at a time, each in a process of its own.
     """
 
     def __init__(self, folder: Path, db_url: str = "", timeout: int = 0, patience: int = 0, jobs: int = 1) -> None:
         self.folder, self.db_url, self.jobs = folder.resolve(), db_url, jobs
         self.timeout, self.patience = timeout, patience or timeout
-        self.api = open_course(self.folder, db_url, timeout)
+        self.api = open_course(self.folder, db_url, Patience(timeout))
 
     @contextlib.contextmanager
     def gradebook(self) -> Iterator[Gradebook]:
@@ -493,12 +511,14 @@ class Term:
     def autograde(self, work: Coursework, cases: Sequence[Case]) -> dict[str, tuple[float, str]]:
         """Student -> the seconds that grading took, and nbgrader's message where it failed."""
         told = show.progress(len(cases), f"{work.name}: autograding")
+        first = next(iter(work.answers))
+        hanging = tuple(name for name, exercise in grades.exercises_of(work.notebook()).items() if exercise == first)
         jobs = {
             case.student: functools.partial(
                 _autograde,
                 str(self.folder),
                 self.db_url,
-                self.patience if case.hangs else self.timeout,
+                Patience(self.timeout, self.patience, hanging if case.hangs else ()),
                 work.name,
                 case.student,
             )
@@ -556,13 +576,13 @@ class Term:
 
 
 @functools.cache
-def _course_of_this_process(folder: str, db_url: str, timeout: int) -> NbGraderAPI:
-    return open_course(Path(folder), db_url, timeout)
+def _course_of_this_process(folder: str, db_url: str, patience: Patience) -> NbGraderAPI:
+    return open_course(Path(folder), db_url, patience)
 
 
-def _autograde(folder: str, db_url: str, timeout: int, assignment: str, student: str) -> tuple[float, str]:
+def _autograde(folder: str, db_url: str, patience: Patience, assignment: str, student: str) -> tuple[float, str]:
     start = time.perf_counter()
-    result = _course_of_this_process(folder, db_url, timeout).autograde(assignment, student)
+    result = _course_of_this_process(folder, db_url, patience).autograde(assignment, student)
     message = "" if result["success"] else result.get("log", "") + result.get("error", "")
     return time.perf_counter() - start, message
 
