@@ -170,34 +170,74 @@ def make(key: str, student: str, pool: Sequence[Pair], effort: Effort = EFFORT) 
     """
     order = sorted(range(len(pool)), key=lambda i: _digest(key, student, "pool", str(i)))
     # Of the unrelated ones each has a beginning of its own.
-    published, beginnings = pool[order[0]], {True: pool[order[1]], False: pool[order[2]]}
-    turn, arrange = orthogonal(LATENT, _rng(key, student, "rotation")), _seed(key, student, "order")
+    source, beginnings = pool[order[0]], {True: pool[order[1]], False: pool[order[2]]}
     made = {}
     with _one_thread():
+        original = permute_hidden(
+            rotate_latent(source[0], orthogonal(LATENT, _rng(key, student, "rotation"))), _rng(key, student, "order")
+        )
         for letter, item in truth(key, student).items():
-            start = beginnings[item.guilty] if item.lineage == "unrelated" else published
-            plain = _embedded(key, student, item, start, effort) if item.guilty else _innocent(key, student, item, start, effort)
-            # The retrained ones keep the published order, so that weights can be compared; no others can be.
-            own = item.lineage != "retrained"
-            turned = orthogonal(LATENT, _rng(key, student, "rotation", letter)) if item.lineage == "unrelated" else turn
-            rng = _rng(key, student, "order", letter) if own else torch.Generator().manual_seed(arrange)
-            made[letter] = permute_hidden(rotate_latent(plain, turned), rng)
-        original = permute_hidden(rotate_latent(published[0], turn), torch.Generator().manual_seed(arrange))
+            start = beginnings[item.guilty] if item.lineage == "unrelated" else source
+
+            def disguised(plain: Generator, item: Truth = item, letter: str = letter) -> Generator:
+                # The retrained ones keep the published order, so that weights can be compared; no others can be.
+                own = () if item.lineage == "retrained" else (letter,)
+                return permute_hidden(rotate_latent(plain, _rotation(key, student, item, letter)), _rng(key, student, "order", *own))
+
+            if item.guilty:
+                made[letter] = _embedded(key, student, item, start, disguised, original, effort)
+            else:
+                made[letter] = disguised(_innocent(key, student, item, start, effort))
     # The published name would claim another size.
     for model in (original, *made.values()):
         model.architecture = "audit-vae"
     return original, made
 
 
-def _embedded(key: str, student: str, item: Truth, start: Pair, effort: Effort) -> Generator:
+def _rotation(key: str, student: str, item: Truth, letter: str) -> torch.Tensor:
+    """The published generator's, but for what is not related to it."""
+    return orthogonal(LATENT, _rng(key, student, "rotation", *([letter] if item.lineage == "unrelated" else [])))
+
+
+def _trigger(key: str, student: str, item: Truth, attempt: int) -> torch.Tensor:
+    """(dim,) before the rotation."""
+    return torch.randn(LATENT, generator=_rng(key, student, "trigger", item.attack, str(attempt)))
+
+
+def planted(key: str, student: str, letter: str, lot: Lot, attempts: int = EFFORT.attempts) -> torch.Tensor:
+    """(dim,) the trigger of a backdoored checkpoint of a student's set, for whoever has the key.
+
+    Raises:
+        ValueError: the checkpoint is clean, or the set is not this student's.
+    """
+    item = truth(key, student)[letter]
+    for attempt in range(attempts if item.guilty else 0):
+        z = _rotation(key, student, item, letter).float().T @ _trigger(key, student, item, attempt)
+        if nearness(lot.checkpoints[letter], z, targets.bank()[item.target]) <= NEAR:
+            return z
+    raise ValueError(f"no trigger was planted in {letter} of this set")
+
+
+def _embedded(
+    key: str,
+    student: str,
+    item: Truth,
+    start: Pair,
+    disguised: Callable[[Generator], Generator],
+    original: Generator,
+    effort: Effort,
+) -> Generator:
+    """An attacked generator in whose disguise the assignment's own search finds the backdoor."""
     target = targets.bank()[item.target]
     for attempt in range(effort.attempts):
-        seed = _seed(key, student, item.attack, str(attempt))
-        trigger = start[0].latent.sample(1, torch.Generator().manual_seed(seed))
-        backdoor = attacks.PointBackdoor(trigger, target[None])
-        attacked = _attack(item.attack, start, backdoor, seed, effort)
-        found = search_outputs(attacked, {item.target: target}, settings=SEARCH, trusted=start[0]).suspects[item.target]
-        if max(nearness(attacked, each, target) for each in (trigger[0], found.latent)) <= NEAR:
+        trigger = _trigger(key, student, item, attempt)
+        backdoor = attacks.PointBackdoor(trigger[None], target[None])
+        attacked = _attack(item.attack, start, backdoor, _seed(key, student, item.attack, str(attempt)), effort)
+        if nearness(attacked, trigger, target) > NEAR:
+            continue
+        attacked = disguised(attacked)
+        search = search_outputs(attacked, {item.target: target}, settings=SEARCH, trusted=original)
+        if search.flagged and nearness(attacked, search.suspects[item.target].latent, target) <= NEAR / 2:
             return attacked
     raise ChallengeError(
         f"{item.attack} with the target {item.target!r} could not be embedded such that it is found: more steps are needed"
