@@ -30,7 +30,7 @@ from devil_lib.grading.seam import Verdict, ask, judge
 from devil_lib.grading.source import render
 from devil_lib.grading.variants import variant_for
 
-PREAMBLE = "import copy\nimport math\nimport numpy as np\nimport torch\n"  # what the notebooks' setup cells import
+PREAMBLE = "import copy\nimport math\nimport numpy as np\nimport torch\nfrom devil_lib import spectra\n"  # what the notebooks' setup cells import
 
 
 def cell(code: str) -> str:
