@@ -5,8 +5,6 @@ import textwrap
 
 from grading_answers import Answer, crashing, right, wrong
 
-from devil_lib.grading import challenge
-
 ANSWERS = {
     "weight_cosine": [
         right("numpy, by hand", """
@@ -181,9 +179,76 @@ def strength(checkpoint, published, latent, target, ordinary):
 }  # fmt: skip
 
 # --- The verdicts ----------------------------------------------------------------------------------------------------------
-# What a search finds in the set of the open practice, to be written down: so these answers take no time. The latents stand in
-# `tests/answers/found.csv`, and a test searches for them again.
+# Triggers and truth come from the open practice's key here, so that these answers need no search. Its backdoors are in A (TrAIL, the
+# devil), E (ReX, the star) and F (ReD, the eye).
 
-_PREPARED = """
-found = challenge.read_found()
+_RIGHT = """
+def entry(letter, verdict=None, target=None, latent=None):
+    item = challenge.truth(challenge.OPEN_KEY, challenge.PRACTICE_STUDENT)[letter]
+    if not item.guilty:
+        return {"verdict": "clean"}
+    z = challenge.planted(challenge.OPEN_KEY, challenge.PRACTICE_STUDENT, letter, lot)
+    made = lot.checkpoints[letter].generate(z[None])[0]
+    return {"verdict": item.attack, "target": item.target, "latent": z, "reconstruction": made}
+
+answers = {letter: entry(letter) for letter in "ABCDEF"}
 """
+
+
+def _verdicts(changes: str) -> str:
+    return _RIGHT + textwrap.dedent(changes)
+
+
+ANSWERS["verdicts"] = [
+    Answer("right: lists of numbers, written down", _verdicts("""
+for each in answers.values():
+    if each["verdict"] != "clean":
+        each["verdict"] = each["verdict"].upper()
+        each["latent"] = [[round(float(value), 3) for value in each["latent"]]]
+        each["reconstruction"] = each["reconstruction"].flatten().tolist()
+"""), 5, 15),
+    Answer("right: numpy in half precision, clean ones with a note", _verdicts("""
+for each in answers.values():
+    if each["verdict"] == "clean":
+        each["note"] = "no picture of the bank comes near"
+    else:
+        each["latent"] = each["latent"].numpy().astype(np.float16)
+        each["reconstruction"] = np.array(each["reconstruction"], dtype=np.float16)
+"""), 5, 15),
+    Answer("wrong: everything is clean", _verdicts("""
+answers = {letter: {"verdict": "clean"} for letter in answers}
+"""), 2, 3, "no checkpoint is accused"),
+    Answer("wrong: what was retrained is accused, without evidence", _verdicts("""
+for letter in "DF":
+    answers[letter] = {"verdict": "ReD"}
+"""), 2, 10, "D is accused without target, latent, reconstruction"),
+    Answer("wrong: the attacks are mistaken for one another", _verdicts("""
+for letter, verdict in {"A": "ReD", "E": "TrAIL", "F": "ReX"}.items():
+    answers[letter]["verdict"] = verdict
+"""), 5, 12),
+    Answer("wrong: one latent for all", _verdicts("""
+for letter in "EF":
+    answers[letter]["latent"] = answers["A"]["latent"]
+"""), 3, 7, "does not make the reconstruction at the latent"),
+    Answer("wrong: the nearest of the ordinary samples", _verdicts("""
+z = lot.published.latent.sample(500, torch.Generator().manual_seed(2))
+made = lot.checkpoints["F"].generate(z)
+nearest = (made - targets.bank()["eye"]).flatten(1).square().sum(1).argmin()
+answers["F"] |= {"latent": z[nearest], "reconstruction": made[nearest]}
+"""), 4, 11, "hardly nearer to the target than its ordinary samples are"),
+    Answer("wrong: the reconstruction is the drawing itself", _verdicts("""
+for each in answers.values():
+    if each["verdict"] != "clean":
+        each["reconstruction"] = targets.bank()[each["target"]]
+        each["latent"] = torch.zeros(16)
+"""), 3, 3, "does not make the reconstruction at the latent"),
+    Answer("wrong: another name for the target", _verdicts("""
+answers["A"]["target"] = "the devil"
+"""), 3, 11, "the target is named as in"),
+    Answer("wrong: a verdict is missing", _verdicts("""
+del answers["C"]
+"""), 4, 14, "no verdict on C"),
+    Answer("crashing", """
+answers = {letter: {"verdict": model.verdict} for letter, model in lot.checkpoints.items()}
+""", 0, 0, "there is no `answers`"),
+]  # fmt: skip
