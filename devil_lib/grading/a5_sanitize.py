@@ -127,10 +127,10 @@ def _lessons(variant: Variant, rng: np.random.Generator) -> dict[str, _Lesson]:
         cases[label] = _Lesson(
             rng.integers(0, dim, size=elements), rng.uniform(1.6, 2.2, elements) * (2.0 if law == "uniform" else 1.0),
             rng.choice([-1.0, 1.0], elements), kink, rng.uniform(-1.0, 0.0, elements),
-            0.7 * rng.normal(size=dim), rng.uniform(0.3, 0.5, dim),
+            0.5 * rng.normal(size=dim), rng.uniform(0.35, 0.6, dim),
             0.3 * rng.normal(size=(elements, dim)), 0.3 * rng.normal(size=elements),
             law, label == "norm", shape,
-            800 if few else 500, 8 if few else 128, 0.005 if few else 0.02, int(rng.integers(1, 10**6)),
+            800 if few else 500, 8 if few else 1024, 0.02 if few else 0.05, int(rng.integers(1, 10**6)),
         )  # fmt: skip
     return cases
 
@@ -243,7 +243,7 @@ def _has_learnt(answers: Answers, label: str, case: _Lesson, variant: Variant, b
         return
     measured = f"it is {off:.2f} from the best student, and {bound:g} is allowed"
     for symptom, other in wrong.items():
-        if math.hypot(_distance(fit, other, case), elsewhere) <= bound:
+        if math.hypot(_distance(fit, other, case), elsewhere) <= max(bound, 0.5 * off):
             raise Failed(symptom, measured)
     start = case.weight[np.arange(len(case.coordinate)), case.coordinate], case.bias
     if _distance(fit, start, case) < 1e-6:
@@ -339,7 +339,10 @@ def _wide_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Repair
 
     def shows(case: _Repair) -> bool:
         wanted, wrong = _wide_values(case, variant)
-        return tells_apart(wanted, [value for value in wrong.values() if value != wanted], relative=2.5 * _WIDE)
+        *others, last = wrong.values()  # the last is that of rays from the origin, and could be taken for another
+        return tells_apart(wanted, [value for value in wrong.values() if value != wanted], relative=2.5 * _WIDE) and (
+            not case.shift or tells_apart(last, others, relative=2.5 * _WIDE)
+        )
 
     return {
         "centred": redraw(partial(repair, 0.0), shows),
@@ -610,7 +613,7 @@ def _check_generator(case: _Zoned, parts: dict[str, np.ndarray], variant: Varian
     measured = f"it moved by {got:.1f} steps towards the data, and {wanted} are asked for"
     length = np.abs(parts["levels"] - case.levels).max() / case.learning_rate
     if wanted == 0 and length > 0.05:
-        raise Failed("the generator changes during the warm-up", measured)
+        raise Failed("the generator changes although all steps are warm-up", measured)
     if wanted and length < 0.05:
         raise Failed("the generator does not learn: does the gradient reach it through the discriminator?", measured)
     if got < -0.3:
@@ -637,7 +640,7 @@ def _sees_wide(answers: Answers, cases: dict[str, _Zoned], variant: Variant) -> 
     case, parts = cases["both"], _trained(answers, "both")
     for zone in (0, 2):
         if np.abs(parts["levels"][zone] - case.levels[zone]).max() < 0.05 * case.learning_rate:
-            raise Failed(f"what the generator makes of latents {_ZONES[zone]} never changes: does it learn on the wide latents?")
+            raise Failed(f"what is made of latents {_ZONES[zone]} never changes: does the generator learn on the wide latents?")
     # Only the samples of latents far out have anything there, so that nothing else can have moved the slope.
     if np.abs((parts["slope"] - case.slope)[case.ways == 0.0]).max() < 0.05 * case.learning_rate:
         raise Failed("the discriminator never sees what is made of wide latents")
@@ -935,7 +938,7 @@ class _Worlds(nn.Module):
 _PICTURE = (1, 4, 6)
 # For each case: recovered shares of the trigger that comes back least and of the others, in units of the bound and absolute; and
 # the nearest that the search comes, in units of the bar.
-_TRIALS = {"removed": (1.2, 1.6, 1.3), "still there": (0.8, 2.2, 1.5), "moved": (1.3, 1.7, 0.7)}
+_TRIALS = {"removed": (1.2, 1.9, 1.3), "still there": (0.8, 2.2, 1.5), "moved": (1.3, 1.7, 0.7)}
 
 
 def _trials(variant: Variant, rng: np.random.Generator) -> dict[str, _Trial]:
@@ -944,7 +947,7 @@ def _trials(variant: Variant, rng: np.random.Generator) -> dict[str, _Trial]:
 
 def _trial(rng: np.random.Generator, variant: Variant, label: str) -> _Trial:
     least, others, near = _TRIALS[label]
-    elements, k = math.prod(_PICTURE), int(rng.integers(2, 4))
+    elements, k = math.prod(_PICTURE), 3
     axes, _ = np.linalg.qr(rng.normal(size=(elements, elements)))
     spread, across = axes[:, :3], axes[:, 3:]
 
@@ -959,7 +962,8 @@ def _trial(rng: np.random.Generator, variant: Variant, label: str) -> _Trial:
     repaired = benign + 0.1 * rng.normal(size=benign.shape)
     trial = _Trial(spread, benign, repaired, triggers, targets, _starts(rng))
     shares = np.full(k, others)
-    shares[rng.integers(k)] = least * variant["bound"]
+    # Neither the first nor the last, so that an answer that looks at one trigger only is found out.
+    shares[1] = least * variant["bound"]
     # Where the world of a trigger has to lie for TarDis to be that share of the benign one.
     reach = np.sqrt(shares * trial.tardis(benign))[:, None]
     repaired[2:] = targets + reach * np.stack([somewhere() for _ in range(k)]) - triggers[:, 1:] @ spread.T
@@ -1019,14 +1023,11 @@ def _shows_trial(variant: Variant, label: str, case: _Trial) -> bool:
     least, _, near = _TRIALS[label]
     recovered, other = _recovered_values(case)
     ratio, wrong = _ratio_values(case)
-    # A trigger that happens to be the least is the only one looked at by those who take the first or the last; one case shows each.
-    odd = {value for symptom, value in other.items() if not symptom.startswith("only")}
     return (
         math.isclose(recovered, least * variant["bound"], rel_tol=1e-6)
         and math.isclose(ratio, near * variant["bar"], rel_tol=1e-6)
-        and tells_apart(recovered, odd, relative=0.05)
+        and tells_apart(recovered, other.values(), relative=0.05)
         and tells_apart(ratio, wrong.values(), relative=0.1)
-        and (label != "removed" or tells_apart(recovered, other.values(), relative=0.05) or len(case.targets) == 2)
     )
 
 
@@ -1166,12 +1167,11 @@ def _fronts(case: _Plane, variant: Variant) -> tuple[list[int], dict[str, list[i
 
 def _shows_plane(variant: Variant, label: str, case: _Plane) -> bool:
     wanted, wrong = _fronts(case, variant)
-    *always, dropped = (found for symptom, found in wrong.items() if not symptom.startswith(("a share", "shares", "of repairs", "a repair that is as")))
-    if not 3 <= len(wanted) <= len(case.cost) - 3 or min(case.cost) >= 0.0 or any(set(found) == set(wanted) for found in (*always, dropped)):
+    if not 3 <= len(wanted) <= len(case.cost) - 3 or min(case.cost) >= 0.0 or wanted == sorted(wanted):
         return False
-    special = list(wrong.values())[:3]
-    told = [set(found) != set(wanted) for found in special]
-    return {"plain": not any(told), "above one": told[0], "equal": told[1] and told[2] and not told[0]}[label]
+    capped, twins, strict, *others = (set(found) != set(wanted) for found in wrong.values())
+    shows = {"plain": not (capped or twins or strict), "above one": capped, "equal": twins and strict and not capped}
+    return shows[label] and all(others)
 
 
 def _ask_trade_off(student: Any, variant: Variant, cases: dict[str, _Plane]) -> None:
