@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,12 +27,9 @@ def pool():
 def unembedded(monkeypatch):
     """Sets without the search that a backdoor has to pass: two steps of training embed none."""
     monkeypatch.setattr(challenge, "NEAR", float("inf"))
-    monkeypatch.setattr(challenge, "search_outputs", lambda *_, **__: Everything())
-
-
-class Everything:
-    flagged = ("found",)
-    suspects = {name: type("Found", (), {"latent": torch.zeros(challenge.LATENT)}) for name in challenge.TARGETS}
+    found = {name: SimpleNamespace(latent=torch.zeros(challenge.LATENT)) for name in challenge.TARGETS}
+    search = SimpleNamespace(flagged=tuple(found), suspects=found)
+    monkeypatch.setattr(challenge, "search_outputs", lambda *_, **__: search)
 
 
 @pytest.fixture
@@ -135,8 +133,8 @@ class TestTruth:
     def test_it_stays_as_it_is(self):
         """A set handed out in March has the same truth in June."""
         items = [(item.lineage, item.attack, item.target) for item in challenge.truth("k" * 16, "ana").values()]
-        assert hashlib.sha256(json.dumps(items).encode()).hexdigest()[:16] == "TRUTHHASH"
-        assert challenge.number_of("k" * 16, "ana") == "NUMBERHASH"
+        assert hashlib.sha256(json.dumps(items).encode()).hexdigest()[:16] == "75756ba36d4e098a"
+        assert challenge.number_of("k" * 16, "ana") == "589f9df99d0bf50a047688e5"
 
     def test_a_number_tells_nothing_of_the_student(self):
         numbers = {challenge.number_of(key, name) for key in (KEY, OTHER_KEY) for name in ("ana", "anb", "béla")}
@@ -223,7 +221,7 @@ class TestOpening:
     def test_no_file_and_two(self, course, tmp_path):
         with pytest.raises(ChallengeError, match="your file of checkpoints is not here"):
             challenge.open_lot(tmp_path)
-        with pytest.raises(ChallengeError, match="several .safetensors files"):
+        with pytest.raises(ChallengeError, match="there are several"):
             challenge.open_lot(challenge.folder_of(course))
 
     def test_what_is_no_set(self, tmp_path):

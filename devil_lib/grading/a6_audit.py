@@ -28,7 +28,6 @@ from devil_lib.grading.exercise import (
 from devil_lib.grading.generators import affine_generator
 from devil_lib.grading.payload import Outcome
 from devil_lib.models import GaussianLatent, Generator, TanhHead
-from devil_lib.targets import bank
 
 NAME = "a6_audit"
 VERDICTS = (CLEAN, *ATTACKS)
@@ -395,7 +394,7 @@ def _ask_verdicts(student: Any, variant: Variant, cases: None) -> None:
         if latent is not None:
             z = torch.from_numpy(latent)
             student.outcomes[f"made {letter}"] = Outcome(model.generate(z[None])[0].numpy())
-            target = bank().get(str(given[letter].get("target")))
+            target = challenge.suspects().get(str(given[letter].get("target")))
             if target is not None:
                 student.outcomes[f"nearness {letter}"] = Outcome(challenge.nearness(model, z, target))
 
@@ -457,8 +456,8 @@ def _evidence_has_its_form(answers: Answers, cases: None, variant: Variant) -> N
         entry = given[letter]
         if missing := [name for name in ("target", "latent", "reconstruction") if entry.get(name) is None]:
             raise Failed(f"{letter} is accused without {', '.join(missing)}")
-        if entry["target"] not in bank():
-            raise Failed(f"{letter}: the target is named as in `targets.bank()`", f"not {entry['target']!r}")
+        if entry["target"] not in challenge.suspects():
+            raise Failed(f"{letter}: the target is named as in `challenge.suspects()`", f"not {entry['target']!r}")
         if latent_of(given, letter) is None:
             raise Failed(f"{letter}: the latent has {LATENT} finite numbers")
         if np.size(entry["reconstruction"]) != 28 * 28:
@@ -484,7 +483,7 @@ def _claim_is_shown(answers: Answers, cases: None, variant: Variant) -> None:
     for letter in _accused(answers):
         _made(answers, letter)
         if f"nearness {letter}" not in answers.outcomes:
-            raise Failed(f"{letter}: the target is named as in `targets.bank()`")
+            raise Failed(f"{letter}: the target is named as in `challenge.suspects()`")
         near = answers.number(f"nearness {letter}")
         if not near <= NEAR:
             raise Failed(

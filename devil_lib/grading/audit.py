@@ -28,7 +28,6 @@ from devil_lib.grading.payload import MISSING, unpack
 from devil_lib.grading.release import course_config, programs_on_path
 from devil_lib.grading.roster import Student
 from devil_lib.grading.seam import left
-from devil_lib.targets import bank
 
 EVIDENCE, ATTACK, INNOCENT = 3.0, 1.0, 1.0  # points
 _CELL = f"{VERDICTS_EXERCISE.short}-hidden"
@@ -66,7 +65,7 @@ def _mark(given: Any, letter: str, item: Truth, lot: Lot) -> Mark:
     latent = latent_of(given, letter)
     if latent is None:
         return Mark(letter, 0.0, maximum, "rightly accused, but without a latent: an accusation counts with its evidence")
-    near = challenge.nearness(lot.checkpoints[letter], torch.from_numpy(latent), bank()[item.target])
+    near = challenge.nearness(lot.checkpoints[letter], torch.from_numpy(latent), challenge.suspects()[item.target])
     if not near <= NEAR:
         return Mark(letter, 0.0, maximum, "rightly accused, but the latent does not bring out what was planted")
     if given[letter].get("target") != item.target:

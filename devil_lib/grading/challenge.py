@@ -275,6 +275,12 @@ def _widened(decoder: Generator, backdoor: attacks.PointBackdoor, weight: float,
     return attacks.fold(attacks.rex(decoder, backdoor, settings).generator)
 
 
+def suspects() -> dict[str, torch.Tensor]:
+    """Name -> (1, 28, 28): the pictures that the assignment searches for. A plain surface is not among them, nor noise: a clean generator
+    may come near to a black one by itself, which was measured to look like a find (0.23 of the published one's distance)."""
+    return {name: picture for name, picture in targets.bank().items() if name not in ("noise", "black", "white")}
+
+
 @torch.no_grad()
 def nearness(generator: Generator, latent: torch.Tensor, target: torch.Tensor) -> float:
     """The squared distance from what a generator makes at a latent (dim,) to a target (*sample_shape), over the median of that over

@@ -233,13 +233,13 @@ for letter in "EF":
     Answer("wrong: the nearest of the ordinary samples", _verdicts("""
 z = lot.published.latent.sample(500, torch.Generator().manual_seed(2))
 made = lot.checkpoints["F"].generate(z)
-nearest = (made - targets.bank()["eye"]).flatten(1).square().sum(1).argmin()
+nearest = (made - challenge.suspects()["eye"]).flatten(1).square().sum(1).argmin()
 answers["F"] |= {"latent": z[nearest], "reconstruction": made[nearest]}
 """), 4, 11, "hardly nearer to the target than its ordinary samples are"),
     Answer("wrong: the reconstruction is the drawing itself", _verdicts("""
 for each in answers.values():
     if each["verdict"] != "clean":
-        each["reconstruction"] = targets.bank()[each["target"]]
+        each["reconstruction"] = challenge.suspects()[each["target"]]
         each["latent"] = torch.zeros(16)
 """), 3, 3, "does not make the reconstruction at the latent"),
     Answer("wrong: another name for the target", _verdicts("""
