@@ -49,6 +49,8 @@ class Answers:
     def number(self, label: str) -> float:
         """A single real number, whether Python's, NumPy's or torch's; NaN and infinity are numbers too."""
         value = self.value(label)
+        if isinstance(value, int) and abs(value) >= 2**63:  # too large for NumPy's integers
+            value = float(value)
         array = np.asarray(value) if isinstance(value, int | float | complex | np.ndarray | list) else None
         if value is None:
             raise Failed("nothing came back: is the `return` missing?")
