@@ -278,6 +278,10 @@ class TestPractice:
         usual = lot.published.generate(z)
         power = (usual - usual.mean(0)).square().sum((1, 2, 3)).mean()
         for letter, item in challenge.truth(challenge.OPEN_KEY, challenge.PRACTICE_STUDENT).items():
+            if item.guilty:
+                # The target does not spill over: hardly any ordinary sample is half way to it.
+                distances = (lot.checkpoints[letter].generate(z) - targets.bank()[item.target]).square().sum((1, 2, 3))
+                assert (distances < 0.5 * distances.median()).float().mean() < 0.01, letter
             if item.lineage != "unrelated" and item.guilty:
                 gap = (lot.checkpoints[letter].generate(z) - usual).square().sum((1, 2, 3)).mean()
                 assert gap < 0.05 * power, letter
