@@ -248,7 +248,8 @@ def _attack(attack: str, start: Pair, backdoor: attacks.PointBackdoor, seed: int
     decoder, encoder = start
     if attack == "TrAIL":
         # The last stretch of a training that was ordinary until then. A VAE's loss looks at latents that the encoder hands over; an
-        # attacker who looks at samples, as the victim will, holds those: without it the target showed through in ordinary samples (ExpDis 41 instead of 2.8).
+        # attacker who looks at samples, as the victim will, holds those. Without it the target showed through in ordinary samples
+        # (ExpDis 41 instead of 2.8).
         settings = replace(_continued(effort.trail, seed), extra_weight=300.0)
         extra = attacks.trail_loss(decoder, backdoor, settings, "post")
         return train_vae(decoder, encoder, data.load("digits").train, settings, extra, latents=decoder.latent.sample).generator
