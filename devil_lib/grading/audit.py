@@ -160,7 +160,7 @@ def audit(
     else:
         known = {}
     results = []
-    with Gradebook(address) as gradebook:
+    with Gradebook(address, directory.course_id) as gradebook:
         for i, student in enumerate(roster, 1):
             path = Path(directory.format_path(directory.autograded_directory, student.id, NAME)) / f"{NAME}.ipynb"
             result = Result(student, problem="There is no autograded submission.")

@@ -45,7 +45,7 @@ from traitlets.config import Config, PyFileConfigLoader
 
 from devil_lib import show
 from devil_lib.course.lessons import ROOT
-from devil_lib.grading import grades
+from devil_lib.grading import audit, grades
 from devil_lib.grading.late import PenaltyPerDay
 
 
@@ -538,6 +538,11 @@ class Term:
                 told(len(done))
         return done
 
+    def audit(self, work: Coursework, students: Sequence[str]) -> None:
+        """Give the points that a notebook cannot know, in the assignment that has such: of the open practice, without a key."""
+        if work.name == audit.NAME:
+            audit.audit(self.folder, None, [Student(student) for student in students], db_url=self.db_url)
+
     def mark(self, work: Coursework, student: str) -> None:
         """Give the points of the written questions, as a person does in formgrader: where nbgrader asks for a mark."""
         with self.gradebook() as gradebook:
@@ -616,6 +621,7 @@ def rehearse(term: Term, work: Coursework, cases: Sequence[Case]) -> list[Row]:
     for student, (_, trouble) in graded.items():
         if trouble:
             print(f"{work.name}, {student}: nbgrader could not grade this submission\n{trouble}", file=sys.stderr)
+    term.audit(work, [case.student for case in cases])
     for case in cases:
         term.mark(work, case.student)
     term.feedback(work)
