@@ -14,7 +14,7 @@ from nbgrader.api import Gradebook
 from nbgrader.plugins import CsvExportPlugin
 
 from devil_lib.grading import grades
-from devil_lib.grading.term import programs_on_path
+from devil_lib.grading.release import programs_on_path
 
 pytestmark = pytest.mark.filterwarnings("ignore:Object of type <Submitted")  # nbgrader's own use of its database
 

@@ -18,7 +18,6 @@ import functools
 import importlib.util
 import logging
 import multiprocessing
-import os
 import random
 import shutil
 import sys
@@ -41,12 +40,14 @@ from nbgrader.apps.api import NbGraderAPI
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import ClearHiddenTests
 from sqlalchemy.exc import SAWarning
-from traitlets.config import Config, PyFileConfigLoader
+from traitlets.config import Config
 
 from devil_lib import show
 from devil_lib.course.lessons import ROOT
 from devil_lib.grading import audit, grades
 from devil_lib.grading.late import PenaltyPerDay
+from devil_lib.grading.release import course_config, programs_on_path
+from devil_lib.grading.roster import Student
 
 
 class TermError(RuntimeError):
@@ -390,20 +391,12 @@ class Patience:
 
 def settings(folder: Path, db_url: str = "", patience: Patience = Patience()) -> Config:
     """nbgrader's settings of this course for a course in another folder, with an exchange in it."""
-    config = PyFileConfigLoader("nbgrader_config.py", path=str(ROOT)).load_config()
-    config.CourseDirectory.root = str(folder)
+    config = course_config(folder)
     config.Exchange.root = str(folder / "exchange")
     if db_url:
         config.CourseDirectory.db_url = db_url
     patience.put_into(config)
     return config
-
-
-def programs_on_path() -> None:
-    """Let nbgrader find alembic, which it starts by name for a new gradebook, in an environment that is not active."""
-    programs = str(Path(sys.executable).parent)
-    if programs not in os.environ.get("PATH", "").split(os.pathsep):
-        os.environ["PATH"] = os.pathsep.join((programs, os.environ.get("PATH", "")))
 
 
 def open_course(folder: Path, db_url: str = "", patience: Patience = Patience()) -> NbGraderAPI:
