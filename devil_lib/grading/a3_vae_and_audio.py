@@ -888,18 +888,24 @@ def _spectral_values(case: _Sounds, variant: Variant, label: str) -> tuple[float
     ratios, differences = np.sqrt(gaps / powers), np.array([np.abs(a - b).mean((1, 2)) for a, b in logs])
     parts, other = (ratios, differences) if relative else (differences, ratios)
     wanted = whole(parts)
-    wrong = {
-        "this is the other of the two distances of spectra": whole(other),
+    # Where two give the same number by chance, the first is named. One that leaves something out stands before those which the cases
+    # of the other properties show as well.
+    wrong = {}
+    if label == "windows":
+        wrong |= {f"only one window enters, the {words}": parts[i].mean() for i, words in enumerate(("first", "second", "last"))}
+    if label != "louder":
+        wrong["only the first sound enters"] = whole(parts[:, :1])
+    wrong |= {
         "this is the sum over the sounds, and their mean is asked for": wanted * len(case.made),
         "the windows are added up, and their mean is asked for" if not added
         else "this is the mean over the windows, and their sum is asked for": (parts.mean(0) if added else parts.sum(0)).mean(),
     }  # fmt: skip
     if relative:
         wrong |= {
+            "all sounds are thrown together before the ratio is taken": whole(np.sqrt(gaps.sum(1) / powers.sum(1))[:, None]),
             "this is the square of the distance": whole(gaps / powers),
             "the distance is measured against the sound that was made": whole(np.sqrt(gaps / made_powers)),
             "the distance is not measured against what is wanted": whole(np.sqrt(gaps)),
-            "all sounds are thrown together before the ratio is taken": whole(np.sqrt(gaps.sum(1) / powers.sum(1))[:, None]),
         }
     else:
         wrong |= {
@@ -907,14 +913,14 @@ def _spectral_values(case: _Sounds, variant: Variant, label: str) -> tuple[float
             "these are decimal logarithms, and natural ones are asked for": wanted / math.log(10.0),
             "the differences lose their sign only after the mean": whole(np.array([np.abs((a - b).mean((1, 2))) for a, b in logs])),
         }
-    if label != "louder":
-        wrong["only the first sound enters"] = whole(parts[:, :1])
     if label == "windows":
-        wrong |= {f"only one window enters, the {words}": parts[i].mean() for i, words in enumerate(("first", "second", "last"))}
-        wrong["this is the largest of the windows, and all of them are to count"] = parts.max(0).mean()
-        wrong["this is the smallest of the windows, and all of them are to count"] = parts.min(0).mean()
         waves = np.sqrt(((case.made - case.wanted) ** 2).sum(1) / (case.wanted**2).sum(1))
-        wrong["this is the distance of the waveforms"] = waves.mean()
+        wrong |= {
+            "this is the largest of the windows, and all of them are to count": parts.max(0).mean(),
+            "this is the smallest of the windows, and all of them are to count": parts.min(0).mean(),
+            "this is the distance of the waveforms": waves.mean(),
+        }
+    wrong["this is the other of the two distances of spectra"] = whole(other)
     return float(wanted), {symptom: float(value) for symptom, value in wrong.items()}
 
 

@@ -14,14 +14,13 @@ def negative_elbo(decoder, encoder, x, noise, rng):
     error = ((made - x).double() ** 2).sum() / (2 * noise * noise)
     return (error + divergence) / len(x)
 """),
-        right("a loop over the batch", """
+        right("in parts of the batch", """
 def negative_elbo(decoder, encoder, x, noise, rng):
-    means, logs = encoder(x)
-    epsilons = torch.randn(means.shape, generator=rng, dtype=torch.float64).float()
-    z = torch.stack([m + epsilon * v.exp().sqrt() for m, v, epsilon in zip(means, logs, epsilons)])
     total = 0.0
-    for made, one, m, v in zip(decoder(z), x, means, logs):
-        total = total + torch.nn.functional.mse_loss(made, one, reduction="sum") / noise**2 / 2
+    for part in x.split(1000):
+        m, v = encoder(part)
+        made = decoder(m + torch.randn(m.shape, generator=rng, dtype=torch.float64).float() * v.exp().sqrt())
+        total = total + torch.nn.functional.mse_loss(made, part, reduction="sum") / noise**2 / 2
         total = total - 0.5 * torch.sum(1 + v - m.pow(2) - v.exp())
     return (total / len(x)).reshape(1)
 """),
