@@ -53,10 +53,10 @@ def _parts(answers: Answers, label: str, what: str) -> dict[str, Any]:
 # --- 1. Distillation -------------------------------------------------------------------------------------------------------
 
 # The student is affine, so that the best one is known: how far a taught student is from it, root of the mean square over the
-# elements, in logits. The worst of the solution over 60 seeds, with all latent laws and losses: 0.06, and 0.12 with few latents
-# in a batch. The nearest misconceptions are drawn to lie at least 0.2 away, and a student of one batch is off by 0.4 or more.
-_TAUGHT, _TAUGHT_BY_FEW = 0.11, 0.25
-_APART = 0.2
+# elements, in logits. The worst of some dozen trainings, with and without a learning rate that falls: 0.07, 0.06, 0.18 and 0.20; a
+# student of one batch is 0.57 off where batches are small. Between the best student and those of the misconceptions lie at least
+# 0.29, 0.27, 0.35 and 0.35 in the open practice.
+_BOUNDS = {"normal": 0.13, "uniform": 0.13, "norm": 0.25, "few": 0.27}
 _GRID = 301
 
 
@@ -122,15 +122,18 @@ def _lessons(variant: Variant, rng: np.random.Generator) -> dict[str, _Lesson]:
         shape, dim = (1, 4, int(rng.integers(5, 8))), int(rng.integers(4, 7))
         elements = math.prod(shape)
         few, law = label == "few", "uniform" if label == "uniform" else "normal"
+        # Where the tanh is saturated the loss is flat, and a student learns slowly.
+        slow, height = (1, 1.0) if variant["space"] == "logits" else (3, 0.8)
+        height *= 2.0 if law == "uniform" else 1.0
         # Kinks that lie well beside the centre, where absolute and squared differences ask for different students.
         kink = rng.choice([-1.0, 1.0], elements) * rng.uniform(0.5, 0.7, elements)
         cases[label] = _Lesson(
-            rng.integers(0, dim, size=elements), rng.uniform(1.6, 2.2, elements) * (2.0 if law == "uniform" else 1.0),
-            rng.choice([-1.0, 1.0], elements), kink, rng.uniform(-1.0, 0.0, elements),
+            rng.integers(0, dim, size=elements), height * rng.uniform(1.6, 2.2, elements),
+            rng.choice([-1.0, 1.0], elements), kink, rng.uniform(-0.8, 0.0, elements),
             0.5 * rng.normal(size=dim), rng.uniform(0.35, 0.6, dim),
             0.3 * rng.normal(size=(elements, dim)), 0.3 * rng.normal(size=elements),
             law, label == "norm", shape,
-            800 if few else 500, 8 if few else 1024, 0.02 if few else 0.05, int(rng.integers(1, 10**6)),
+            slow * (400 if few else 250), 8 if few else 1024, 0.025 if few else 0.07, int(rng.integers(1, 10**6)),
         )  # fmt: skip
     return cases
 
@@ -235,7 +238,8 @@ def _student(answers: Answers, label: str, case: _Lesson) -> tuple[_Fit, float]:
     return (own, centre), float(np.sqrt(max((slopes**2).sum() - (own**2).sum(), 0.0) / elements))
 
 
-def _has_learnt(answers: Answers, label: str, case: _Lesson, variant: Variant, bound: float) -> None:
+def _has_learnt(answers: Answers, label: str, case: _Lesson, variant: Variant) -> None:
+    bound = _BOUNDS[label]
     fit, elsewhere = _student(answers, label, case)
     wanted, wrong = _best_students(case, variant)
     off = math.hypot(_distance(fit, wanted, case), elsewhere)
@@ -248,7 +252,7 @@ def _has_learnt(answers: Answers, label: str, case: _Lesson, variant: Variant, b
     start = case.weight[np.arange(len(case.coordinate)), case.coordinate], case.bias
     if _distance(fit, start, case) < 1e-6:
         raise Failed("the student is as it was before: it learnt nothing", measured)
-    if label == "few" and off > bound:
+    if label == "few":
         raise Failed("the student fits a few latents, and not the law: are new ones drawn at every step?", measured)
     raise Failed("the student does not do on ordinary latents what the teacher does", measured)
 
@@ -256,7 +260,7 @@ def _has_learnt(answers: Answers, label: str, case: _Lesson, variant: Variant, b
 def _learns(label: str) -> Callable[[Answers, dict[str, _Lesson], Variant], None]:
     def test(answers: Answers, cases: dict[str, _Lesson], variant: Variant) -> None:
         case = cases[label]
-        _has_learnt(answers, label, case, variant, _TAUGHT_BY_FEW if label == "few" else _TAUGHT)
+        _has_learnt(answers, label, case, variant)
         if label == "norm":
             kept = [case.mean, case.variance, case.height, case.kink, case.base, case.sign]
             held = np.asarray(_parts(answers, label, "the taught generator")["teacher"], dtype=float)
@@ -889,7 +893,7 @@ CUT_UNITS = Exercise(
 
 # Descents of 200 steps at rate 0.1 come within 0.001 of the nearest sample, relative, over 100 seeds, by Adam or by plain descent.
 _RATIO = 0.02
-_STEPS, _RATE = 200, 0.1
+_STEPS, _RATE = 100, 0.2
 
 
 @dataclass(frozen=True)
@@ -975,7 +979,7 @@ def _trial(rng: np.random.Generator, variant: Variant, label: str) -> _Trial:
 def _starts(rng: np.random.Generator) -> np.ndarray:
     """(starts, dim), of which one that is not the first lies in the second world."""
     n = int(rng.integers(6, 9))
-    starts = np.column_stack([-rng.uniform(0.2, 1.5, n), 2.0 * rng.normal(size=(n, 3))])
+    starts = np.column_stack([-rng.uniform(0.2, 1.5, n), 1.5 * rng.normal(size=(n, 3))])
     starts[rng.integers(1, n), 0] = rng.uniform(0.2, 1.5)
     return starts
 

@@ -144,6 +144,17 @@ def _front(**other: str) -> str:
 
 ANSWERS = {
     "distil": [
+        right("a learning rate that stays", """
+def distil(teacher, student, steps, batch_size, learning_rate, rng):
+    teacher.eval()
+    adam = torch.optim.Adam(student.parameters(), lr=learning_rate, betas=(0.5, 0.99))
+    for _ in range(steps):
+        z = student.latent.sample(batch_size, rng=rng)
+        adam.zero_grad()
+        torch.nn.functional.mse_loss(student.body(z), teacher.body(z)).backward()
+        adam.step()
+    return student
+"""),
         right("another schedule, the teacher's gradient cut", _distil()),
         right("all latents drawn at first, a copy of the student, torch's loss", """
 def distil(teacher, student, steps, batch_size, learning_rate, rng):
