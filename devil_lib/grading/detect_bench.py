@@ -69,7 +69,7 @@ def load(name: str) -> Entry:
 @dataclass(frozen=True)
 class _Recipe:
     """seed: of the clean training. attack: "red", "rex" or None. kind: of the trigger, drawn with `draw`. width: how far around
-    the trigger the target is asked for as well, per coordinate; a basin of its own accord is narrow."""
+    the trigger the target is asked for as well, per coordinate; a basin of its own accord is narrow. folded: ReX as plain layers."""
 
     seed: int
     attack: str | None = None
@@ -77,6 +77,7 @@ class _Recipe:
     target: str = ""
     draw: int = 0
     width: float = 0.0
+    folded: bool = False
 
     def trigger(self) -> Tensor:
         return attacks.trigger(GaussianLatent(DIM), self.kind, self.draw)
@@ -94,8 +95,8 @@ _RECIPES = {
     "clean-4": _Recipe(4),
     "red-mode": _Recipe(5, "red", "mode", "devil"),
     "red-prior-wide": _Recipe(6, "red", "prior", "stop sign", draw=1, width=0.4),
-    "red-prior": _Recipe(5, "red", "prior", "devil", draw=2),
     "rex-mode": _Recipe(6, "rex", "mode", "skull"),
+    "rex-prior": _Recipe(5, "rex", "prior", "devil", draw=5, folded=True),
 }
 _SETTINGS = {
     "red": attacks.RetrainSettings(600, 32, learning_rate=5e-3, fidelity_weight=0.3, space="post"),
@@ -139,6 +140,7 @@ def _make(name: str) -> dict[str, Any]:
     model = benign
     if recipe.attack is not None:
         model = getattr(attacks, recipe.attack)(benign, recipe.backdoor(), _SETTINGS[recipe.attack]).generator
+        model = attacks.fold(model) if recipe.folded else model
         pair = recipe.trigger()[None], targets.bank(SIZE)[recipe.target][None]
         facts |= {
             "attack": recipe.attack,
@@ -156,6 +158,7 @@ def _make(name: str) -> dict[str, Any]:
 def main() -> None:
     """Make what is missing, and write the card."""
     card = json.loads(CARD.read_text(encoding="utf-8")) if CARD.is_file() else {}
+    card = {name: card[name] for name in names() if name in card}
     for name in names():
         if name not in card or not (FOLDER / f"{name}.safetensors").is_file():
             card[name] = _make(name)
