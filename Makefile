@@ -4,6 +4,9 @@ PYTHON  ?= python3
 PROFILE ?= quick
 LESSON  ?=
 ARGS    ?=
+KEY     ?=
+OUT     ?=
+ROSTER  ?=
 
 VENV   := .venv
 VPY    := $(VENV)/bin/python
@@ -21,11 +24,11 @@ ifeq ($(shell id -u),0)
   LAB_FLAGS += --allow-root
 endif
 
-.PHONY: help lab test course weights bench matrix sweep env clean
+.PHONY: help lab test course weights bench matrix sweep release challenge audit class grades env clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 lab: $(STAMP) ## open the course in JupyterLab (prints the address where there is no screen)
 	@$(VPY) -m jupyterlab $(LAB_FLAGS) --LabApp.default_url=/lab/tree/$(START) \
@@ -48,6 +51,21 @@ matrix: $(STAMP) ## measure five generators x attacks x inspections x sanitizers
 
 sweep: $(STAMP) ## run the lessons over several seeds and store the spread of their claims
 	@$(VPY) -m devil_lib.course.sweep $(if $(LESSON),--lesson "$(LESSON)") $(ARGS)
+
+release: $(STAMP) ## build the graded coursework (KEY=... draws variants into OUT=..., outside the repository)
+	@DEVIL_COURSE_KEY="$(KEY)" $(VPY) -m devil_lib.grading release $(if $(OUT),--out "$(OUT)") $(ARGS)
+
+challenge: $(STAMP) ## a set of unknown checkpoints for each student of the capstone (ROSTER=roster.csv KEY=... OUT=...)
+	@DEVIL_COURSE_KEY="$(KEY)" $(VPY) -m devil_lib.grading challenge $(if $(ROSTER),--roster "$(ROSTER)") $(if $(OUT),--out "$(OUT)") $(ARGS)
+
+audit: $(STAMP) ## after autograding: points for the capstone's verdicts (ROSTER=roster.csv KEY=... OUT=...)
+	@DEVIL_COURSE_KEY="$(KEY)" $(VPY) -m devil_lib.grading audit $(if $(ROSTER),--roster "$(ROSTER)") $(if $(OUT),--out "$(OUT)") $(ARGS)
+
+class: $(STAMP) ## rehearse a term with simulated students, and compare their points with the expected ones
+	@$(VPY) -m devil_lib.grading.term $(ARGS)
+
+grades: $(STAMP) ## export the grades for nbgrader, Canvas and Moodle, with an item analysis (ARGS="--course FOLDER")
+	@$(VPY) -m devil_lib.grading.grades $(ARGS)
 
 env: $(STAMP) ## make the environment in .venv, or bring it up to date
 

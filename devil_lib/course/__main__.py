@@ -1,4 +1,8 @@
-"""python -m devil_lib.course run [--profile quick] [--lesson 22_red] ...: execute the lessons (`make course`)."""
+"""The commands of the course, `devil-lib` or `python -m devil_lib.course`.
+
+devil-lib run [--profile quick] [--lesson 22_red] ...: execute the lessons (`make course`)
+devil-lib doctor FILE ...: put right what happened to a notebook of the coursework before it is handed in
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from devil_lib.lesson import PROFILES
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m devil_lib.course", description="Run the lessons of the course.")
+    parser = argparse.ArgumentParser(prog="devil-lib", description="The commands of the course.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute the lessons and write their pages, an index and results.json")
     run.add_argument("--profile", default="quick", choices=PROFILES, help="default: quick")
@@ -29,7 +33,16 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--timeout", type=float, help="seconds that a lesson may take (default: by profile)")
     run.add_argument("--notebooks", type=Path, default=NOTEBOOKS, help="folder of the lessons")
     run.add_argument("--out", type=Path, default=ROOT / "build" / "course", help="folder for what is made")
+    doctor = commands.add_parser("doctor", help="repair notebooks of the coursework before they are handed in")
+    doctor.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a notebook, or a folder of them")
+    doctor.add_argument(
+        "--release", type=Path, metavar="FOLDER", help="where the released notebooks are (default: exercises/)"
+    )
     given = parser.parse_args(arguments)
+    return _doctor(given) if given.command == "doctor" else _run(given)
+
+
+def _run(given: argparse.Namespace) -> int:
     # Ended from outside, a run cleans up after itself as it does when interrupted by hand.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -47,6 +60,20 @@ def main(arguments: list[str] | None = None) -> int:
     except (LessonError, ValueError, OSError) as error:
         print(f"make course: {error}", file=sys.stderr)
         return 2
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    # Imported here, because nbgrader takes seconds to load, and the lessons need none of it.
+    from devil_lib.grading import doctor
+
+    try:
+        release = given.release or doctor.RELEASES
+        reports = [doctor.treat(path, release) for one in given.files for path in doctor.notebooks_at(one)]
+    except (doctor.DoctorError, OSError) as error:
+        print(f"devil-lib doctor: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(map(str, reports)))
+    return 1 if any(report.doubts for report in reports) else 0
 
 
 def _parameter(text: str) -> tuple[str, Any]:

@@ -1,0 +1,284 @@
+"""Answers to the graded exercises, right and wrong, run through nbgrader.
+
+A file `tests/answers/<assignment>.py` holds `ANSWERS`: exercise -> answers. `graded` puts the first answer to each exercise into one
+submission, the second answers into the next, and so on, and lets nbgrader grade them, so that as many submissions are graded as
+the exercise with the most answers has. The first one is the solution, with everything that the notebook shows besides; from the
+others the cells that no marks depend on are taken out, as a student may, because they take most of the time.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbgrader.api import Gradebook
+from nbgrader.apps.api import NbGraderAPI
+from nbgrader.validator import Validator
+
+from devil_lib.grading.exercise import Exercise, find_assignment, find_exercise
+from devil_lib.grading.release import course_config, release
+from devil_lib.grading.seam import Verdict, ask, judge
+from devil_lib.grading.source import render
+from devil_lib.grading.variants import variant_for
+
+PREAMBLE = "import copy\nimport math\nimport numpy as np\nimport torch\nfrom devil_lib import spectra\n"  # what the notebooks' setup cells import
+
+
+def cell(code: str) -> str:
+    """The code of an answer without the empty lines around it, so that its first line is line 1, as in a cell."""
+    return code.strip("\n")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer to an exercise.
+
+    name: what is right or wrong about it, as a test's name. code: the whole of its answer cell.
+    visible, hidden: the points that it gets. says: a part of the sentence that the student sees.
+    """
+
+    name: str
+    code: str
+    visible: float
+    hidden: float
+    says: str = ""
+
+
+def right(name: str, code: str, points: float = 4.0) -> Answer:
+    return Answer(f"right: {name}", code, points, points)
+
+
+def wrong(name: str, code: str, points: float, says: str, hidden: float | None = None) -> Answer:
+    """`hidden`: the points of the hidden tests, where they are not those of the visible ones."""
+    return Answer(f"wrong: {name}", code, points, points if hidden is None else hidden, says)
+
+
+def blank(code: str) -> Answer:
+    return Answer("blank", code, 0.0, 0.0, "not written yet")
+
+
+def crashing(code: str, says: str, points: float = 0.0) -> Answer:
+    return Answer("crashing", code, points, points, says)
+
+
+def answers_to(assignment: str) -> dict[str, list[Answer]]:
+    """The answers of `tests/answers/<assignment>.py`, with the solution's own and the stub's added to each exercise."""
+    path = Path(__file__).parent / "answers" / f"{assignment}.py"
+    spec = importlib.util.spec_from_file_location(f"answers_{assignment}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = {}
+    for exercise in find_assignment(assignment).exercises:
+        own = Answer("right: the solution", solution_of(exercise), exercise.visible, exercise.hidden)
+        stub = re.sub(r"### BEGIN SOLUTION.*### END SOLUTION", "raise NotImplementedError()", own.code, flags=re.DOTALL)
+        found[exercise.short] = [own, *module.ANSWERS[exercise.short], blank(stub)]
+    return found
+
+
+_source = cache(render)
+
+
+def solution_of(exercise: Exercise, key: str | None = None) -> str:
+    """The answer cell of the source notebook."""
+    notebook = _source(exercise.name.partition("/")[0], key)
+    return next(each.source for each in notebook.cells if each.metadata.get("nbgrader", {}).get("grade_id") == exercise.short)
+
+
+def judged(exercise: Exercise, code: str, seed: int = 0, variant: Mapping[str, Any] | None = None) -> Verdict:
+    """The verdict on an answer, without nbgrader."""
+    namespace: dict[str, Any] = {}
+    exec(PREAMBLE, namespace)
+    exec(compile(cell(code), "<answer>", "exec"), namespace)
+    variant = exercise.public() if variant is None else variant
+    return judge(exercise.name, variant, seed, ask(exercise, namespace, variant, seed, quiet=True))
+
+
+@dataclass(frozen=True)
+class Graded:
+    """What nbgrader made of an answer: the points of its two test cells, None where a person has to mark, and what they printed."""
+
+    visible: float | None
+    hidden: float | None
+    visible_text: str
+    hidden_text: str
+
+
+@dataclass
+class Results:
+    """answers: by exercise and name. whole: the autograded solution. seconds: of one processor, for
+    grading it. written: for each
+    submission the points of the hand-marked cells, None where a person has to mark."""
+
+    answers: dict[tuple[str, str], Graded] = field(default_factory=dict)
+    whole: nbformat.NotebookNode | None = None
+    written: list[dict[str, float | None]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def graded(assignment: str, folder: Path) -> Results:
+    """Every answer graded by nbgrader in a course folder of its own."""
+    answers = answers_to(assignment)
+    (released,) = release(folder, names=[assignment])
+    config = course_config(folder)
+    api, results = NbGraderAPI(config=config), Results()
+    for i in range(max(map(len, answers.values()))):
+        # An exercise with fewer answers is answered by its solution then.
+        chosen = {short: each[i] if i < len(each) else each[0] for short, each in answers.items()}
+        student = f"student{i:02}"
+        submitted = folder / config.CourseDirectory.submitted_directory / student / assignment / f"{assignment}.ipynb"
+        codes = {short: answer.code for short, answer in chosen.items()}
+        if i == 0:
+            codes |= {each.name: "An answer in words." for each in find_assignment(assignment).written}
+        submit(released, codes, submitted, whole=i == 0)
+        start = _of_processor()
+        done = api.autograde(assignment, student)
+        assert done["success"], done
+        if i == 0:
+            results.seconds = _of_processor() - start
+        autograded = nbformat.read(
+            folder / config.CourseDirectory.autograded_directory / student / assignment / f"{assignment}.ipynb", as_version=4
+        )
+        scores = scores_of(folder, assignment, student)
+        if i == 0:
+            results.whole = autograded
+        results.written.append({each.name: scores[each.name] for each in find_assignment(assignment).written})
+        for short, answer in chosen.items():
+            results.answers[short, answer.name] = Graded(
+                scores[f"{short}-visible"], scores[f"{short}-hidden"],
+                printed(autograded, f"{short}-visible"), printed(autograded, f"{short}-hidden"),
+            )  # fmt: skip
+    return results
+
+
+def _of_processor() -> float:
+    """Seconds of processor time that kernels have taken: what they would take on a machine that does nothing else."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def submit(released: Path, codes: Mapping[str, str], to: Path, whole: bool = True) -> Path:
+    """A copy of the released notebook with answer cells (by grade_id) filled in; hands back where it is. `whole`: with the code
+    that only shows something."""
+    notebook = nbformat.read(released, as_version=4)
+    if not whole:
+        notebook.cells = [each for each in notebook.cells if each.cell_type == "markdown" or "nbgrader" in each.metadata]
+    for each in notebook.cells:
+        grade_id = each.metadata.get("nbgrader", {}).get("grade_id")
+        if grade_id in codes:
+            each.source = cell(codes[grade_id])
+    to.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, to)
+    return to
+
+
+def scores_of(folder: Path, assignment: str, student: str) -> dict[str, float | None]:
+    """What nbgrader's gradebook says of each graded cell; None is "a person has to mark this"."""
+    with Gradebook(f"sqlite:///{folder / 'gradebook.db'}") as gradebook:
+        grades = gradebook.find_submission_notebook(assignment, assignment, student).grades
+        return {grade.name: grade.auto_score for grade in grades}
+
+
+def printed(notebook: nbformat.NotebookNode, grade_id: str) -> str:
+    """The text that a cell printed, with the line breaks within a sentence taken out."""
+    found = next(each for each in notebook.cells if each.metadata.get("nbgrader", {}).get("grade_id") == grade_id)
+    text = "".join(output.text for output in found.outputs if output.output_type == "stream")
+    return re.sub(r"\n  (?=\S)", " ", text)
+
+
+def validated(notebook: Path) -> dict[str, Any]:
+    """What the button Validate says: `failed` lists the cells that fail, with their errors."""
+    return Validator().validate(str(notebook))
+
+
+# --- What holds for every assignment -------------------------------------------------------------------------------------------
+
+
+def every_answer(assignment: str) -> list[Any]:
+    """pytest's parameters `exercise, answer` for each answer to each exercise."""
+    return [
+        pytest.param(short, answer, id=f"{short}-{answer.name.replace(': ', '-').replace(' ', '-')}")
+        for short, answers in answers_to(assignment).items()
+        for answer in answers
+    ]
+
+
+def check_answers_of(assignment: str) -> None:
+    """At least two right answers, four wrong ones, a blank and a crashing one to each exercise, all told apart by name."""
+    for short, answers in answers_to(assignment).items():
+        names = [answer.name for answer in answers]
+        assert len(set(names)) == len(names), short
+        counts = {kind: sum(name.startswith(kind) for name in names) for kind in ("right", "wrong", "blank", "crashing")}
+        assert counts["right"] >= 3 and counts["wrong"] >= 4, (short, counts)  # the solution is one of the right ones
+        assert counts["blank"] == counts["crashing"] == 1, (short, counts)
+        for answer in answers:
+            if answer.name.startswith("wrong"):
+                assert answer.visible + answer.hidden < find_exercise(f"{assignment}/{short}").points, (short, answer.name)
+
+
+def check_points(assignment: str, short: str, answer: Answer, result: Graded) -> None:
+    """nbgrader gave the answer exactly its points, and the student is told the symptom, of a hidden test without any figure."""
+    exercise = find_exercise(f"{assignment}/{short}")
+    assert (result.visible, result.hidden) == (answer.visible, answer.hidden), result.visible_text + result.hidden_text
+    for points, maximum, text in (
+        (answer.visible, exercise.visible, result.visible_text), (answer.hidden, exercise.hidden, result.hidden_text),
+    ):  # fmt: skip
+        assert f"{points:g} of {maximum:g} points" in text
+        if points < maximum:
+            assert answer.says in text, text
+        else:
+            assert "✗" not in text
+    told = result.hidden_text.partition("\n")[2]
+    assert not re.search(r"\d\.\d|yours is|seed|hidden=", told), f"a hidden test tells its figures: {told}"
+
+
+def check_other_seeds(assignment: str, short: str, answer: Answer, seeds: range = range(1, 4)) -> None:
+    """The points do not hang on the seed."""
+    exercise = find_exercise(f"{assignment}/{short}")
+    for seed in seeds:
+        verdict = judged(exercise, answer.code, seed)
+        assert verdict.points(exercise.hidden) == answer.hidden, f"seed {seed}: {verdict.text(exercise.hidden)}"
+
+
+def check_variants(assignment: str) -> None:
+    """In every variant the solution made for it gets all points, and the open practice's solution does not."""
+    for exercise in find_assignment(assignment).exercises:
+        assert exercise.choices, f"{exercise.name} has no variants"
+        keys = keys_for_all_variants(exercise)
+        for variant, key in keys.items():
+            own = judged(exercise, solution_of(exercise, key), 5, dict(variant))
+            assert own.share == 1.0, f"{exercise.name}, {variant}: {own.text(exercise.hidden)}"
+            public = judged(exercise, solution_of(exercise), 5, dict(variant))
+            assert public.share < 1.0, f"{exercise.name}: the public solution gets all points in the variant {variant}"
+
+
+def keys_for_all_variants(exercise: Exercise) -> dict[tuple, str]:
+    """A key for each variant but the public one."""
+    count = math.prod(len(values) for values in exercise.choices.values()) - 1
+    found: dict[tuple, str] = {}
+    for i in range(100 * count):
+        key = f"a key for the tests {i}"
+        found.setdefault(tuple(variant_for(exercise, key).items()), key)
+        if len(found) == count:
+            return found
+    raise AssertionError(f"{exercise.name}: no key draws some variants")
+
+
+def check_whole(assignment: str, results: Results) -> None:
+    """The solution runs from its first cell to its last without an error and in a minute; a written answer waits for a
+    person, and one that is missing does not."""
+    for each in results.whole.cells:
+        for output in each.get("outputs", []):
+            assert output.output_type != "error", f"cell {each.id}: {output.get('evalue')}"
+    answered, *blank_ones = results.written
+    assert set(answered.values()) == {None}
+    assert all(set(each.values()) == {0.0} for each in blank_ones)
+    assert results.seconds <= 60.0

@@ -1,0 +1,118 @@
+"""Autograding that survives accidents: each costs its own cell, and a score is read as it was meant."""
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from toy_coursework import graded
+
+from devil_lib.grading.execute import LOST, SturdyExecute, read_score, score_of
+
+STUBBORN = """
+import time
+
+def wait():
+    end = time.monotonic() + 600
+    while time.monotonic() < end:
+        try:
+            time.sleep(1)
+        except BaseException:
+            pass
+"""
+
+
+def run(*sources: str, timeout: int = 30, **options) -> list:
+    notebook = new_notebook(cells=[new_code_cell(source) for source in sources])
+    notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    executed, _ = SturdyExecute(timeout=timeout, startup_timeout=120, **options).preprocess(notebook, {})
+    nbformat.validate(executed)
+    return [outcome(cell) for cell in executed.cells]
+
+
+def outcome(cell) -> str:
+    """What a cell shows: its printed text and its value, or the name of its error."""
+    errors = [output.ename for output in cell.outputs if output.output_type == "error"]
+    if errors:
+        return errors[-1]
+    texts = (output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs)
+    return "".join(texts).strip()
+
+
+class TestExecution:
+    def test_a_dead_kernel_costs_one_cell(self):
+        outcomes = run(
+            "import os\ntimes = []\nold = 5",
+            "times.append('first'); print(os.getpid())",
+            "def fatal(): os._exit(1)",
+            "lost = 7\nfatal()",
+            "print(times, old)",
+            "lost",
+            "fatal()",
+            "print(times)",
+        )
+        assert outcomes[3] == outcomes[6] == LOST
+        assert outcomes[4] == "['first'] 5", "the earlier cells ran again, once each, without the culprit"
+        assert outcomes[5] == "NameError"
+        assert outcomes[7] == "['first']"
+        assert outcomes[1].isdigit(), "what a cell gave the first time stands, and stands once"
+
+    def test_loops_cost_one_cell_each(self):
+        outcomes = run(
+            "a = 1", "while True: pass", "a", STUBBORN, "wait()", "a + 1", "raise ValueError('no')", timeout=3
+        )
+        assert outcomes == ["", "CellTimeoutError", "1", "", LOST, "2", "ValueError"]
+
+    def test_a_cell_that_is_lost_only_when_it_runs_again_keeps_what_it_gave(self, tmp_path):
+        once = f"import os, pathlib\nmark = pathlib.Path({str(tmp_path / 'mark')!r})\nif mark.exists(): os._exit(1)\n"
+        outcomes = run("a = 1", once + "mark.touch(); 'fine'", "import os; os._exit(1)", "a")
+        assert outcomes == ["", "'fine'", LOST, "1"]
+
+    def test_endless_printing_is_cut(self):
+        lines = "for i in range(200_000): print('line', i)"
+        short, long, after = run("print('x' * 50)", lines, "'on'", max_characters=1000)
+        assert len(short) == 50 and after == "'on'"
+        assert 900 < len(long) <= 1000 and long.startswith("line 0\nline 1\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("1.5", 1.5), ("3", 3.0), ("4.0", 4.0), ("0", 0.0),
+        ("np.float64(1.0)", 1.0), ("np.int64(2)", 2.0), ("np.float32(0.25)", 0.25),
+        ("np.True_", 4.0), ("np.False_", 0.0),
+        ("array(1.5)", 1.5), ("tensor(2.)", 2.0), ("tensor(2.5000, dtype=torch.float64)", 2.5),
+        ("array(0.5, dtype=float32)", 0.5),
+        ("7.0", 4.0), ("np.float64(99.0)", 4.0), ("-1.0", 0.0), ("nan", 0.0), ("inf", 0.0), ("np.float64(nan)", 0.0),
+        ("False", 0.0), ("True", 4.0), ("''", 0.0), ("[]", 0.0), ("None", 0.0),
+        ("'well done'", None), ("[1.0, 2.0]", None), ("array([1., 2.])", None), ("tensor([1.])", None),
+        ("<function f at 0x7f>", None),
+    ],
+)  # fmt: skip
+def test_a_score_is_read_as_it_was_meant(text, score):
+    assert read_score(text, 4.0) == score
+
+
+class TestScoreOfACell:
+    def cell(self, source, *outputs):
+        cell = graded(source, 4)
+        cell.outputs = list(outputs)
+        return cell
+
+    def result(self, text):
+        return new_output("execute_result", data={"text/plain": text}, execution_count=1)
+
+    def test_stderr_costs_nothing(self):
+        noise = new_output("stream", name="stderr", text="UserWarning: slow")
+        assert score_of(self.cell("check()", noise, self.result("3.0"))) == 3.0
+        assert score_of(self.cell("assert 1 == 1", noise)) == 4.0
+
+    def test_an_error_costs_all(self):
+        error = new_output("error", ename="NameError", evalue="", traceback=[])
+        assert score_of(self.cell("check()", self.result("3.0"), error)) == 0.0
+
+    def test_the_last_value_is_the_score(self):
+        assert score_of(self.cell("a\ncheck()", self.result("'text'"), self.result("1.0"))) == 1.0
+
+    def test_without_a_value_a_person_looks(self):
+        assert score_of(self.cell("check();")) is None
+        assert score_of(self.cell("# only words")) == 4.0
+        assert score_of(self.cell("check()", self.result("'text'"))) is None
