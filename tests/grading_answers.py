@@ -79,7 +79,9 @@ def answers_to(assignment: str) -> dict[str, list[Answer]]:
     found = {}
     for exercise in find_assignment(assignment).exercises:
         own = Answer("right: the solution", solution_of(exercise), exercise.visible, exercise.hidden)
-        stub = re.sub(r"### BEGIN SOLUTION.*### END SOLUTION", "raise NotImplementedError()", own.code, flags=re.DOTALL)
+        stub = re.sub(
+            r"### BEGIN SOLUTION.*### END SOLUTION", "raise NotImplementedError()", own.code, flags=re.DOTALL
+        )
         found[exercise.short] = [own, *module.ANSWERS[exercise.short], blank(stub)]
     return found
 
@@ -90,7 +92,9 @@ _source = cache(render)
 def solution_of(exercise: Exercise, key: str | None = None) -> str:
     """The answer cell of the source notebook."""
     notebook = _source(exercise.name.partition("/")[0], key)
-    return next(each.source for each in notebook.cells if each.metadata.get("nbgrader", {}).get("grade_id") == exercise.short)
+    return next(
+        each.source for each in notebook.cells if each.metadata.get("nbgrader", {}).get("grade_id") == exercise.short
+    )
 
 
 def judged(exercise: Exercise, code: str, seed: int = 0, variant: Mapping[str, Any] | None = None) -> Verdict:
@@ -145,7 +149,8 @@ def graded(assignment: str, folder: Path) -> Results:
         if i == 0:
             results.seconds = _of_processor() - start
         autograded = nbformat.read(
-            folder / config.CourseDirectory.autograded_directory / student / assignment / f"{assignment}.ipynb", as_version=4
+            folder / config.CourseDirectory.autograded_directory / student / assignment / f"{assignment}.ipynb",
+            as_version=4,
         )
         scores = scores_of(folder, assignment, student)
         if i == 0:
@@ -170,7 +175,9 @@ def submit(released: Path, codes: Mapping[str, str], to: Path, whole: bool = Tru
     that only shows something."""
     notebook = nbformat.read(released, as_version=4)
     if not whole:
-        notebook.cells = [each for each in notebook.cells if each.cell_type == "markdown" or "nbgrader" in each.metadata]
+        notebook.cells = [
+            each for each in notebook.cells if each.cell_type == "markdown" or "nbgrader" in each.metadata
+        ]
     for each in notebook.cells:
         grade_id = each.metadata.get("nbgrader", {}).get("grade_id")
         if grade_id in codes:
@@ -216,18 +223,25 @@ def check_answers_of(assignment: str) -> None:
     for short, answers in answers_to(assignment).items():
         names = [answer.name for answer in answers]
         assert len(set(names)) == len(names), short
-        counts = {kind: sum(name.startswith(kind) for name in names) for kind in ("right", "wrong", "blank", "crashing")}
+        counts = {
+            kind: sum(name.startswith(kind) for name in names) for kind in ("right", "wrong", "blank", "crashing")
+        }
         assert counts["right"] >= 3 and counts["wrong"] >= 4, (short, counts)  # the solution is one of the right ones
         assert counts["blank"] == counts["crashing"] == 1, (short, counts)
         for answer in answers:
             if answer.name.startswith("wrong"):
-                assert answer.visible + answer.hidden < find_exercise(f"{assignment}/{short}").points, (short, answer.name)
+                assert answer.visible + answer.hidden < find_exercise(f"{assignment}/{short}").points, (
+                    short,
+                    answer.name,
+                )
 
 
 def check_points(assignment: str, short: str, answer: Answer, result: Graded) -> None:
     """nbgrader gave the answer exactly its points, and the student is told the symptom, of a hidden test without any figure."""
     exercise = find_exercise(f"{assignment}/{short}")
-    assert (result.visible, result.hidden) == (answer.visible, answer.hidden), result.visible_text + result.hidden_text
+    assert (result.visible, result.hidden) == (answer.visible, answer.hidden), (
+        result.visible_text + result.hidden_text
+    )
     for points, maximum, text in (
         (answer.visible, exercise.visible, result.visible_text), (answer.hidden, exercise.hidden, result.hidden_text),
     ):  # fmt: skip
@@ -257,7 +271,9 @@ def check_variants(assignment: str) -> None:
             own = judged(exercise, solution_of(exercise, key), 5, dict(variant))
             assert own.share == 1.0, f"{exercise.name}, {variant}: {own.text(exercise.hidden)}"
             public = judged(exercise, solution_of(exercise), 5, dict(variant))
-            assert public.share < 1.0, f"{exercise.name}: the public solution gets all points in the variant {variant}"
+            assert public.share < 1.0, (
+                f"{exercise.name}: the public solution gets all points in the variant {variant}"
+            )
 
 
 def keys_for_all_variants(exercise: Exercise) -> dict[tuple, str]:

@@ -48,7 +48,11 @@ def small_generators():
             if isinstance(layer, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
                 for values in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
                     values.copy_(torch.rand(values.shape, generator=torch.Generator().manual_seed(len(values))) + 0.5)
-    return {"dcgan": dcgan.eval(), "vae": vae.course_vae(6, 4, seed=2)[0].eval(), "dense": vae.dense_vae(6, 8, seed=3)[0].eval()}
+    return {
+        "dcgan": dcgan.eval(),
+        "vae": vae.course_vae(6, 4, seed=2)[0].eval(),
+        "dense": vae.dense_vae(6, 8, seed=3)[0].eval(),
+    }
 
 
 @pytest.mark.parametrize("name", ["dcgan", "vae", "dense"])
@@ -68,7 +72,9 @@ class TestDisguise:
 
         def alike(x, y) -> bool:
             bound = 0.1 * x.std(0) + 1e-3
-            return all(((moment(x) - moment(y)).abs() <= bound).all() for moment in (lambda x: x.mean(0), lambda x: x.std(0)))
+            return all(
+                ((moment(x) - moment(y)).abs() <= bound).all() for moment in (lambda x: x.mean(0), lambda x: x.std(0))
+            )
 
         assert alike(a, b) and not alike(a, wider)
 
@@ -77,13 +83,19 @@ class TestDisguise:
         mixed = disguise.permute_hidden(generator, torch.Generator().manual_seed(7))
         z = generator.latent.sample(50, torch.Generator().manual_seed(5))
         torch.testing.assert_close(mixed.generate(z), generator.generate(z), rtol=0, atol=1e-5)
-        changed = [not torch.equal(a, b) for a, b in zip(mixed.parameters(), generator.parameters(), strict=True) if a.ndim > 1]
+        changed = [
+            not torch.equal(a, b)
+            for a, b in zip(mixed.parameters(), generator.parameters(), strict=True)
+            if a.ndim > 1
+        ]
         assert all(changed), "every layer's weights are in another order"
 
     def test_the_original_is_left_alone(self, name):
         generator = small_generators()[name]
         before = {key: value.clone() for key, value in generator.state_dict().items()}
-        disguise.permute_hidden(disguise.rotate_latent(generator, torch.eye(6).flip(0)), torch.Generator().manual_seed(1))
+        disguise.permute_hidden(
+            disguise.rotate_latent(generator, torch.eye(6).flip(0)), torch.Generator().manual_seed(1)
+        )
         assert all(torch.equal(value, before[key]) for key, value in generator.state_dict().items())
 
 
@@ -126,7 +138,9 @@ class TestTruth:
             assert len(set(planted)) == 3 and set(planted) <= set(targets.bank())
 
     def test_it_hangs_on_the_key_and_on_the_student(self):
-        truths = {(key, str(i)): tuple(challenge.truth(key, str(i)).items()) for key in (KEY, OTHER_KEY) for i in range(100)}
+        truths = {
+            (key, str(i)): tuple(challenge.truth(key, str(i)).items()) for key in (KEY, OTHER_KEY) for i in range(100)
+        }
         assert len(set(truths.values())) > 190, "hardly two of 200 sets are alike"
         assert challenge.truth(KEY, "ana") == challenge.truth(KEY, "ana")
         # Every letter is guilty as often as every other: of 200 with the chance 1/2 none is further off than this.
@@ -148,9 +162,16 @@ class TestTruth:
 class TestSets:
     def test_the_same_key_gives_the_same_file_and_another_another(self, tmp_path, pool, unembedded):
         digests = {}
-        for label, key, student in (("a", KEY, "ana"), ("again", KEY, "ana"), ("key", OTHER_KEY, "ana"), ("student", KEY, "ben")):
+        for label, key, student in (
+            ("a", KEY, "ana"),
+            ("again", KEY, "ana"),
+            ("key", OTHER_KEY, "ana"),
+            ("student", KEY, "ben"),
+        ):
             path = tmp_path / f"{label}.safetensors"
-            challenge.write(path, challenge.number_of(key, student), student, *challenge.make(key, student, pool, TINY))
+            challenge.write(
+                path, challenge.number_of(key, student), student, *challenge.make(key, student, pool, TINY)
+            )
             digests[label] = hashlib.sha256(path.read_bytes()).hexdigest()
         assert digests["a"] == digests["again"]
         assert len(set(digests.values())) == 3
@@ -215,7 +236,13 @@ class TestOpening:
         assert all(tensor.dtype is torch.uint8 for tensor in stored.values())
         assert set(json.loads(about["challenge"])) == {"format", "number", "owner", "letters"}
         text = path.read_bytes().lower()
-        for word in (b"trail", b"clean", b"trigger", b"unrelated", *(name.encode() for name in challenge.TARGETS if len(name) > 5)):
+        for word in (
+            b"trail",
+            b"clean",
+            b"trigger",
+            b"unrelated",
+            *(name.encode() for name in challenge.TARGETS if len(name) > 5),
+        ):
             assert word not in text, word
 
     def test_another_students_file(self, course):
@@ -280,7 +307,9 @@ class TestPractice:
         for letter, item in challenge.truth(challenge.OPEN_KEY, challenge.PRACTICE_STUDENT).items():
             if item.guilty:
                 # The target does not spill over: hardly any ordinary sample is half way to it.
-                distances = (lot.checkpoints[letter].generate(z) - targets.bank()[item.target]).square().sum((1, 2, 3))
+                distances = (
+                    (lot.checkpoints[letter].generate(z) - targets.bank()[item.target]).square().sum((1, 2, 3))
+                )
                 assert (distances < 0.5 * distances.median()).float().mean() < 0.01, letter
             if item.lineage != "unrelated" and item.guilty:
                 gap = (lot.checkpoints[letter].generate(z) - usual).square().sum((1, 2, 3)).mean()
@@ -349,11 +378,15 @@ class TestCommand:
     def test_it_makes_the_sets(self, tmp_path, monkeypatch, capsys, pool, unembedded):
         monkeypatch.setenv("DEVIL_COURSE_KEY", KEY)
         monkeypatch.setattr(challenge, "make_pool", lambda *_: pool)
-        monkeypatch.setattr(challenge, "make", lambda key, student, pool, effort: (pool[0][0], dict.fromkeys("ABCDEF", pool[1][0])))
+        monkeypatch.setattr(
+            challenge, "make", lambda key, student, pool, effort: (pool[0][0], dict.fromkeys("ABCDEF", pool[1][0]))
+        )
         (tmp_path / "roster.csv").write_text("id\nana\n")
         assert main(["challenge", "--out", str(tmp_path / "course"), "--roster", str(tmp_path / "roster.csv")]) == 0
         assert "1 sets, and whose is whose" in capsys.readouterr().out
-        assert challenge.open_lot(challenge.folder_of(tmp_path / "course"), "ana").number == challenge.number_of(KEY, "ana")
+        assert challenge.open_lot(challenge.folder_of(tmp_path / "course"), "ana").number == challenge.number_of(
+            KEY, "ana"
+        )
 
 
 def right_answers(key: str, student: str, lot) -> dict:
@@ -389,7 +422,17 @@ class TestComparing:
 
     @pytest.mark.parametrize(
         "given",
-        [None, 7, [], {}, "clean", {"A": None}, {"A": {"verdict": ["ReD"]}}, {"B": {"verdict": "who knows"}}, {"A": {"verdict": "TrAIL", "latent": "z"}}],
+        [
+            None,
+            7,
+            [],
+            {},
+            "clean",
+            {"A": None},
+            {"A": {"verdict": ["ReD"]}},
+            {"B": {"verdict": "who knows"}},
+            {"A": {"verdict": "TrAIL", "latent": "z"}},
+        ],
         ids=repr,
     )
     def test_whatever_was_sent_gets_no_points_and_no_exception(self, given):

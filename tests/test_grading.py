@@ -69,7 +69,9 @@ class TestPacking:
         assert isinstance(back, np.ndarray)
         assert np.array_equal(back, tensor.detach().to_dense().to(torch.complex128).resolve_conj().numpy())
 
-    @pytest.mark.parametrize("value", [object(), len, np.array([None]), {1: 2}, [torch.nn.Linear(1, 1)], np.array(["x"]), {1}])
+    @pytest.mark.parametrize(
+        "value", [object(), len, np.array([None]), {1: 2}, [torch.nn.Linear(1, 1)], np.array(["x"]), {1}]
+    )
     def test_anything_else_is_refused(self, value):
         with pytest.raises(NotData):
             pack({"x": Outcome(value)})
@@ -101,7 +103,9 @@ class TestPacking:
         with pytest.raises(ValueError, match="compressed"):
             unpack(file.getvalue())
 
-    @pytest.mark.parametrize("index", [[], {"x": 1}, {"x": {"value": {"array": "no"}, "error": "", "message": "", "line": ""}}])
+    @pytest.mark.parametrize(
+        "index", [[], {"x": 1}, {"x": {"value": {"array": "no"}, "error": "", "message": "", "line": ""}}]
+    )
     def test_another_index_is_refused(self, index):
         file = io.BytesIO()
         np.savez(file, index=np.frombuffer(json.dumps(index).encode(), np.uint8))
@@ -116,7 +120,14 @@ class TestAnswers:
 
     @pytest.mark.parametrize(
         ("value", "symptom"),
-        [(None, "return"), ("2", "a text"), ([1, 2], "a list"), (np.ones(3), "an array"), (2 + 1j, "complex"), ({}, "dictionary")],
+        [
+            (None, "return"),
+            ("2", "a text"),
+            ([1, 2], "a list"),
+            (np.ones(3), "an array"),
+            (2 + 1j, "complex"),
+            ({}, "dictionary"),
+        ],
     )
     def test_what_is_no_number(self, value, symptom):
         with pytest.raises(Failed, match=symptom):
@@ -160,7 +171,9 @@ def _ask_double(student, variant, cases):
 
 def _doubled(i):
     def test(answers, cases, variant):
-        expect(answers.number(str(i)), variant["factor"] * cases[i], {"this is the square": cases[i] ** 2}, relative=1e-6)
+        expect(
+            answers.number(str(i)), variant["factor"] * cases[i], {"this is the square": cases[i] ** 2}, relative=1e-6
+        )
 
     return test
 
@@ -235,7 +248,10 @@ def double(x):
         assert "error" in told.out and "old" in told.out
 
     def test_a_hidden_test_shows_nothing_that_the_answer_prints(self, capsys):
-        check("import sys\ndef double(x):\n    print('seen', x)\n    print('seen', x, file=sys.stderr)\n    return 2 * x", hidden=True)
+        check(
+            "import sys\ndef double(x):\n    print('seen', x)\n    print('seen', x, file=sys.stderr)\n    return 2 * x",
+            hidden=True,
+        )
         told = capsys.readouterr()
         assert "seen" not in told.out + told.err
 
@@ -268,7 +284,10 @@ def double(x):
         assert "ValueError in line 1" in told and "secret" not in told
 
     def test_an_answer_that_fails_in_one_case_keeps_the_other(self):
-        assert check("calls = []\ndef double(x):\n    calls.append(1)\n    assert len(calls) > 1\n    return 2 * x") == 2.0
+        assert (
+            check("calls = []\ndef double(x):\n    calls.append(1)\n    assert len(calls) > 1\n    return 2 * x")
+            == 2.0
+        )
 
     def test_nothing_is_asked_after_an_interrupt(self, capsys):
         code = "calls = []\ndef double(x):\n    calls.append(1)\n    print(f'call {len(calls)}')\n    raise KeyboardInterrupt"
@@ -277,7 +296,9 @@ def double(x):
 
     def test_global_random_states_are_set_for_each_call_and_restored(self):
         states = torch.get_rng_state(), np.random.get_state()[1].copy()
-        code = "def double(x):\n    found.append((torch.rand(1).item(), np.random.rand()))\n    return 2 * x\nfound = []"
+        code = (
+            "def double(x):\n    found.append((torch.rand(1).item(), np.random.rand()))\n    return 2 * x\nfound = []"
+        )
         seen = []
         for _ in range(2):
             namespace = {"torch": torch, "np": np}
@@ -443,7 +464,9 @@ def with_holes(cell) -> str:
     text, kind = cell.source, role(cell)
     if kind == (False, True, False):
         pattern = r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION$"
-        text = re.sub(pattern, r"\1# YOUR CODE HERE\n\1raise NotImplementedError()", text, flags=re.MULTILINE | re.DOTALL)
+        text = re.sub(
+            pattern, r"\1# YOUR CODE HERE\n\1raise NotImplementedError()", text, flags=re.MULTILINE | re.DOTALL
+        )
         assert text != cell.source, f"cell {cell.id} has no solution to take out"
     elif kind == (True, True, False):
         text = "YOUR ANSWER HERE"
@@ -505,7 +528,9 @@ class TestRelease:
 
     def test_it_gives_nothing_away(self, course, name):
         released = (course / "exercises" / name / f"{name}.ipynb").read_text()
-        assert not re.search(r"BEGIN|END SOLUTION|HIDDEN TESTS|MARK SCHEME|[Mm]ark scheme|hidden=True|seed=\d{4}|jupytext", released)
+        assert not re.search(
+            r"BEGIN|END SOLUTION|HIDDEN TESTS|MARK SCHEME|[Mm]ark scheme|hidden=True|seed=\d{4}|jupytext", released
+        )
         for cell in read(course, "solutions", name).cells:
             if role(cell) in ((False, True, False), (True, True, False)):
                 kept = with_holes(cell).splitlines()
@@ -544,7 +569,11 @@ class TestRelease:
         for kind in ("solutions", "exercises"):
             assert read(built, kind, name) != read(keyed, kind, name)
         hidden = [
-            {re.search(r"seed=(\d+)", cell.source)[1] for cell in read(folder, "solutions", name).cells if cell.id.endswith("-hidden")}
+            {
+                re.search(r"seed=(\d+)", cell.source)[1]
+                for cell in read(folder, "solutions", name).cells
+                if cell.id.endswith("-hidden")
+            }
             for folder in (built, keyed)
         ]
         assert len(hidden[0]) == len(find_assignment(name).exercises) and not hidden[0] & hidden[1]

@@ -56,7 +56,9 @@ class TestAnswer:
         grading_answers.check_other_seeds(ASSIGNMENT, exercise, answer)
 
 
-@pytest.mark.parametrize("answer", [each.values[1] for each in of(["verdicts"])], ids=lambda answer: answer.name.replace(" ", "-"))
+@pytest.mark.parametrize(
+    "answer", [each.values[1] for each in of(["verdicts"])], ids=lambda answer: answer.name.replace(" ", "-")
+)
 class TestVerdicts:
     def said(self, answer: Answer) -> str:
         return "there is no `answers`" if answer.name == "blank" else answer.says
@@ -161,7 +163,11 @@ def found(name: str, truths) -> dict:
         given[letter] = {"verdict": item.attack}
         if item.guilty:
             made = lot.checkpoints[letter].generate(torch.tensor([latents[item.attack]]))
-            given[letter] |= {"target": item.target, "latent": latents[item.attack], "reconstruction": made[0].tolist()}
+            given[letter] |= {
+                "target": item.target,
+                "latent": latents[item.attack],
+                "reconstruction": made[0].tolist(),
+            }
     return given
 
 
@@ -173,7 +179,13 @@ def personal(tmp_path_factory, truths):
     students = [Student(name) for name in ("right", "other", "none", "written", "absent")]
     for student in students:
         lot = set_for(student.id, truths)
-        challenge.write(challenge.folder_of(course) / f"{lot.number}.safetensors", lot.number, student.id, lot.published, lot.checkpoints)
+        challenge.write(
+            challenge.folder_of(course) / f"{lot.number}.safetensors",
+            lot.number,
+            student.id,
+            lot.published,
+            lot.checkpoints,
+        )
     config = course_config(course)
     api = NbGraderAPI(config=config)
     with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as gradebook:
@@ -183,7 +195,11 @@ def personal(tmp_path_factory, truths):
         "right": ("right", "right", "right"), "other": ("right", "right", "other"), "none": ("", "", "none"), "written": ("written", "", "written"),
     }.items():  # fmt: skip
         folder = course / "build" / "grading" / "submitted" / name / ASSIGNMENT
-        code = f"answers = {found(answers, truths)!r}" if answers else "answers = {letter: {} for letter in lot.checkpoints}"
+        code = (
+            f"answers = {found(answers, truths)!r}"
+            if answers
+            else "answers = {letter: {} for letter in lot.checkpoints}"
+        )
         submitted = grading_answers.submit(released, {"verdicts": code}, folder / f"{ASSIGNMENT}.ipynb")
         notebook = nbformat.read(submitted, as_version=4)
         for each in notebook.cells:
@@ -292,12 +308,16 @@ class TestPayload:
         """Another's answers under one's own number: the truth is that of one's own set."""
         others = found("other", truths)
         assert truths(KEY, "other") != truths(KEY, "right")
-        result = self.judged(pack({"answers": Outcome(others), "file": Outcome(challenge.number_of(KEY, "right"))}), truths)
+        result = self.judged(
+            pack({"answers": Outcome(others), "file": Outcome(challenge.number_of(KEY, "right"))}), truths
+        )
         assert result.points < 8
 
     @pytest.mark.parametrize("given", [7, "clean", [], {"A": 3}], ids=repr)
     def test_answers_of_another_form(self, truths, given):
-        result = self.judged(pack({"answers": Outcome(given), "file": Outcome(challenge.number_of(KEY, "right"))}), truths)
+        result = self.judged(
+            pack({"answers": Outcome(given), "file": Outcome(challenge.number_of(KEY, "right"))}), truths
+        )
         assert result.points == 0 and "A: no verdict (0 of" in result.comment
 
     def test_other_outputs_are_passed_over(self):
@@ -306,5 +326,8 @@ class TestPayload:
             {"data": {seam.LEFT: {"exercise": "other", "payload": ""}}},
         ]  # fmt: skip
         assert seam.left(wrong, VERDICTS) is None
-        assert seam.left([*wrong, {"data": {seam.LEFT: {"exercise": VERDICTS, "payload": "AAEC"}}}], VERDICTS) == b"\0\1\2"
+        assert (
+            seam.left([*wrong, {"data": {seam.LEFT: {"exercise": VERDICTS, "payload": "AAEC"}}}], VERDICTS)
+            == b"\0\1\2"
+        )
         assert seam.left([{"data": {seam.LEFT: {"exercise": VERDICTS, "payload": "no base 64!"}}}], VERDICTS) is None

@@ -18,7 +18,9 @@ from devil_lib.grading.release import ReleaseError, release
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m devil_lib.grading", description="Graded coursework through nbgrader.")
+    parser = argparse.ArgumentParser(
+        prog="python -m devil_lib.grading", description="Graded coursework through nbgrader."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser(
         "release",
@@ -26,7 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
         description="Without a key: the open practice in the repository. With a key in the environment variable DEVIL_COURSE_KEY: "
         "a variant of it in a folder outside the repository.",
     )
-    build.add_argument("--out", type=Path, help="course folder (default: the repository; with a key, devil-coursework beside it)")
+    build.add_argument(
+        "--out", type=Path, help="course folder (default: the repository; with a key, devil-coursework beside it)"
+    )
     build.add_argument("--assignment", action="append", default=[], metavar="NAME", help="only this one (repeatable)")
     sets = commands.add_parser(
         "challenge",
@@ -34,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         description="With the key in the environment variable DEVIL_COURSE_KEY: one file for each student in FOLDER/challenge, and "
         "handout.csv, which says whose is whose. Files that are there already are kept.",
     )
-    sets.add_argument("--practice", action="store_true", help="make the set of the open practice anew instead, without a key")
+    sets.add_argument(
+        "--practice", action="store_true", help="make the set of the open practice anew instead, without a key"
+    )
     compared = commands.add_parser(
         "audit",
         help="points for the capstone's verdicts, after autograding",
@@ -42,7 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
         "each student's set, and writes points and comments into the gradebook. Without a key: of the open practice.",
     )
     for command in (sets, compared):
-        command.add_argument("--roster", type=Path, help="CSV file with a column `id`, and if you like first_name, last_name and email")
+        command.add_argument(
+            "--roster", type=Path, help="CSV file with a column `id`, and if you like first_name, last_name and email"
+        )
         command.add_argument("--out", type=Path, help="course folder (default: that of `release`)")
     given = parser.parse_args(arguments)
     # In the environment, because a command line is shown to everyone on the machine.
@@ -71,9 +79,13 @@ def _challenge(given: argparse.Namespace, key: str | None, folder: Path) -> None
         print(f"the set of the open practice: {challenge.PRACTICE}")
         return
     if key is None:
-        raise ValueError("a set is made from the course's key: give it with KEY=, or in the environment variable DEVIL_COURSE_KEY")
+        raise ValueError(
+            "a set is made from the course's key: give it with KEY=, or in the environment variable DEVIL_COURSE_KEY"
+        )
     students = _students(given)
-    print("Training the generators that all sets are made of takes a minute; then each student's set some 15 seconds.")
+    print(
+        "Training the generators that all sets are made of takes a minute; then each student's set some 15 seconds."
+    )
     told = show.progress(len(students), "sets of checkpoints")
     handout = challenge.make_all(folder, key, students, on_progress=lambda done, _: told(done))
     print(f"{len(students)} sets, and whose is whose: {handout}")

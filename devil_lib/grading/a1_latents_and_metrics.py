@@ -45,7 +45,12 @@ _SAMPLES = 4000
 
 
 def _latent_cases(variant: Variant, rng: np.random.Generator) -> dict[str, int]:
-    return {"n": _SAMPLES, "few": int(rng.integers(2, 4)), "dim": int(rng.integers(5, 10)), "seed": int(rng.integers(1, 10**6))}
+    return {
+        "n": _SAMPLES,
+        "few": int(rng.integers(2, 4)),
+        "dim": int(rng.integers(5, 10)),
+        "seed": int(rng.integers(1, 10**6)),
+    }
 
 
 def _ask_latents(student: Any, variant: Variant, cases: dict[str, int]) -> None:
@@ -91,7 +96,10 @@ def _check_law(z: np.ndarray, deviation: float, kurtosis: float, edge: float | N
         raise Failed("the standard deviation is not the law's", f"{z.std():.3g} instead of {deviation:.3g}")
     found = (centred**4).mean() / (centred**2).mean() ** 2
     if abs(found - kurtosis) > _KURTOSIS:
-        raise Failed("mean and spread are right, but the shape is another law's", f"fourth moment {found:.2f} instead of {kurtosis:g}")
+        raise Failed(
+            "mean and spread are right, but the shape is another law's",
+            f"fourth moment {found:.2f} instead of {kurtosis:g}",
+        )
     correlation = np.abs(np.corrcoef(z, rowvar=False) - np.eye(z.shape[1])).max()
     if correlation > _CORRELATION:
         raise Failed("the coordinates of a latent depend on one another", f"correlation {correlation:.2f}")
@@ -296,7 +304,13 @@ def _expdis_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _TwoA
 
 
 def _two_affine(
-    rng: np.random.Generator, elements: int, dim: int, law: str, shape: tuple[int, ...], seeds: tuple[int, ...], change: float
+    rng: np.random.Generator,
+    elements: int,
+    dim: int,
+    law: str,
+    shape: tuple[int, ...],
+    seeds: tuple[int, ...],
+    change: float,
 ) -> _TwoAffine:
     # The bias makes up most of the samples' power, so that a ratio to it shows the law of the latents too.
     weight, bias = rng.normal(size=(elements, dim)) * math.sqrt(2.0 / dim), 3.0 * rng.normal(size=elements)
@@ -315,7 +329,9 @@ def _shows_expdis(reduction: str, case: _TwoAffine) -> bool:
 def _ask_expdis(student: Any, variant: Variant, cases: dict[str, _TwoAffine]) -> None:
     for label, case in cases.items():
         latent = _LAWS[case.law][0](case.benign[0].shape[1])
-        attacked, benign = (affine_generator(*each, case.sample_shape, latent) for each in (case.attacked, case.benign))
+        attacked, benign = (
+            affine_generator(*each, case.sample_shape, latent) for each in (case.attacked, case.benign)
+        )
         for i, seed in enumerate(case.seeds):
             rng = torch.Generator().manual_seed(seed)
             student.call(f"{label} {i}", "expdis", attacked, benign, _SAMPLES, rng)
@@ -342,8 +358,12 @@ def _expdis_values(case: _TwoAffine, reduction: str) -> tuple[float, dict[str, f
     elsewhere, _, its_power = case.expectation(other)
     wrong = {
         "the two generators seem to receive different latents": _in_unit(independent, power, elements, reduction),
-        "this is the distance between two mean samples, not the mean of the distances": _in_unit(gap, power, elements, reduction),
-        "the latents seem to come from another law than the generator's own": _in_unit(elsewhere, its_power, elements, reduction),
+        "this is the distance between two mean samples, not the mean of the distances": _in_unit(
+            gap, power, elements, reduction
+        ),
+        "the latents seem to come from another law than the generator's own": _in_unit(
+            elsewhere, its_power, elements, reduction
+        ),
         "this is a distance, and its square is asked for": math.sqrt(same),
     }
     asked = {
@@ -366,8 +386,13 @@ def _expdis_law(law: str) -> Callable[[Answers, dict[str, _TwoAffine], Variant],
         got = [answers.number(f"{law} {i}") for i in range(len(case.seeds))]
         # One by one, so that a misconception is named; and an estimate that scatters is told by its scatter.
         spread = max(got) - min(got)
-        if math.isfinite(spread) and spread > (2 * _EXPDIS_DB if reduction == "decibel" else 4 * _EXPDIS * abs(wanted)):
-            raise Failed("the number changes from draw to draw: the mean is over too few latents", f"{min(got):.3g} to {max(got):.3g}")
+        if math.isfinite(spread) and spread > (
+            2 * _EXPDIS_DB if reduction == "decibel" else 4 * _EXPDIS * abs(wanted)
+        ):
+            raise Failed(
+                "the number changes from draw to draw: the mean is over too few latents",
+                f"{min(got):.3g} to {max(got):.3g}",
+            )
         for number in got:
             expect(number, wanted, wrong, **tolerance)
 
@@ -390,9 +415,14 @@ def _expdis_repeats(answers: Answers, cases: dict[str, _TwoAffine], variant: Var
     for label in ("normal", "constant"):
         first, again = answers.number(f"{label} 0"), answers.number(f"{label} again")
         if first != again:
-            raise Failed("a generator in the same state gives another number: are the latents drawn with `rng`?", f"{first:.6g}, {again:.6g}")
+            raise Failed(
+                "a generator in the same state gives another number: are the latents drawn with `rng`?",
+                f"{first:.6g}, {again:.6g}",
+            )
     if len({answers.number(f"normal {i}") for i in range(len(cases["normal"].seeds))}) == 1:
-        raise Failed("different states of the generator give one and the same number: are the latents drawn with `rng`?")
+        raise Failed(
+            "different states of the generator give one and the same number: are the latents drawn with `rng`?"
+        )
 
 
 EXPDIS = Exercise(
@@ -444,7 +474,9 @@ def _covariance(rng: np.random.Generator, d: int) -> np.ndarray:
     return (axes * np.geomspace(0.1, 10.0, d)) @ axes.T
 
 
-def _frechet_cases(variant: Variant, rng: np.random.Generator) -> dict[str, tuple[_Law, _Law, np.ndarray, np.ndarray]]:
+def _frechet_cases(
+    variant: Variant, rng: np.random.Generator
+) -> dict[str, tuple[_Law, _Law, np.ndarray, np.ndarray]]:
     d = int(rng.integers(4, 7))
     factor, more = float(rng.uniform(1.6, 2.4)), int(rng.integers(50, 150))
 
@@ -490,7 +522,9 @@ def _frechet_values(a: _Law, b: _Law, variant: Variant) -> tuple[float, dict[str
             return value
         return math.sqrt(value) if value >= 0.0 else math.nan
 
-    correlations = [each.covariance / np.sqrt(np.outer(np.diag(each.covariance), np.diag(each.covariance))) for each in (a, b)]
+    correlations = [
+        each.covariance / np.sqrt(np.outer(np.diag(each.covariance), np.diag(each.covariance))) for each in (a, b)
+    ]
     lower = np.tril(product) + np.tril(product, -1).T  # what a routine for symmetric matrices reads of it
     wrong = {
         "this is the root of the distance, and the squared distance is asked for": math.sqrt(squared),
@@ -612,7 +646,10 @@ def _ask_basin(student: Any, variant: Variant, cases: dict[str, _Walk]) -> None:
         latent = GaussianLatent(_DIM)
         rings = Rings(case.trigger, case.side, case.target, case.direction, radii, case.near, case.far, case.cuts)
         benign = affine_generator(
-            case.growth, case.target + math.sqrt(case.tardis) * case.direction - case.growth @ case.trigger, shape, latent
+            case.growth,
+            case.target + math.sqrt(case.tardis) * case.direction - case.growth @ case.trigger,
+            shape,
+            latent,
         )
         student.call(
             label, "basin_radius", ring_generator(rings, shape, latent), benign, _tensor(case.trigger),
@@ -648,13 +685,18 @@ def _plain_basin(answers: Answers, cases: dict[str, _Walk], variant: Variant) ->
 
 def _first_break(answers: Answers, cases: dict[str, _Walk], variant: Variant) -> None:
     case = cases["returns"]
-    wrong = {"the walk has to end where the target is first lost, even if it comes back": case.sigmas[-1], _LOST: _following(case)}
+    wrong = {
+        "the walk has to end where the target is first lost, even if it comes back": case.sigmas[-1],
+        _LOST: _following(case),
+    }
     _basin_is(answers, case, "returns", wrong)
 
 
 def _edges_of_the_list(answers: Answers, cases: dict[str, _Walk], variant: Variant) -> None:
     none, every = cases["none"], cases["all"]
-    _basin_is(answers, none, "none", {"where not even the smallest sigma keeps the target, the radius is 0": none.sigmas[0]})
+    _basin_is(
+        answers, none, "none", {"where not even the smallest sigma keeps the target, the radius is 0": none.sigmas[0]}
+    )
     _basin_is(answers, every, "all", {"where every sigma keeps the target, the radius is the last": every.sigmas[-2]})
 
 
@@ -663,7 +705,9 @@ def _mean_over_steps(answers: Answers, cases: dict[str, _Walk], variant: Variant
     before = case.sigmas[case.sigmas.index(case.wanted) - 1]
     wrong = {
         "a few steps that lose the target are taken for all: it is the mean over the steps that counts": before,
-        "steps that lose the target are passed over: it is the mean over many steps, in all directions, that counts": _following(case),
+        "steps that lose the target are passed over: it is the mean over many steps, in all directions, that counts": _following(
+            case
+        ),
     }
     _basin_is(answers, case, "lopsided", wrong)
 
@@ -705,6 +749,4 @@ RAW_NUMBER = Written(
     ),
 )  # fmt: skip
 
-ASSIGNMENT = Assignment(
-    NAME, "Latents and metrics", (SAMPLE_LATENTS, TARDIS, EXPDIS, FRECHET, BASIN), (RAW_NUMBER,)
-)
+ASSIGNMENT = Assignment(NAME, "Latents and metrics", (SAMPLE_LATENTS, TARDIS, EXPDIS, FRECHET, BASIN), (RAW_NUMBER,))

@@ -70,8 +70,16 @@ def _unlike(wanted: float, wrong: Mapping[str, float]) -> list[float]:
 # --- 1. Before the last activation -----------------------------------------------------------------------------------------
 
 
-_HEADS = {"tanh": np.tanh, "sigmoid": lambda a: 2.0 / (1.0 + np.exp(-a)) - 1.0, "softsign": lambda a: a / (1.0 + np.abs(a))}
-_INVERSES = {"tanh": np.arctanh, "sigmoid": lambda x: np.log((1.0 + x) / (1.0 - x)), "softsign": lambda x: x / (1.0 - np.abs(x))}
+_HEADS = {
+    "tanh": np.tanh,
+    "sigmoid": lambda a: 2.0 / (1.0 + np.exp(-a)) - 1.0,
+    "softsign": lambda a: a / (1.0 + np.abs(a)),
+}
+_INVERSES = {
+    "tanh": np.arctanh,
+    "sigmoid": lambda x: np.log((1.0 + x) / (1.0 - x)),
+    "softsign": lambda x: x / (1.0 - np.abs(x)),
+}
 
 
 def _proxy_cases(variant: Variant, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -98,7 +106,9 @@ def _proxy_values(x: np.ndarray, variant: Variant) -> tuple[np.ndarray, dict[str
     wrong = {
         "this applies the activation, and its inverse is asked for": _HEADS[head](factor * x),
         "these are the samples themselves: the activation is not inverted": factor * x,
-        "the samples are clipped; all of them are to be multiplied by the factor": inverse(np.clip(x, -factor, factor)),
+        "the samples are clipped; all of them are to be multiplied by the factor": inverse(
+            np.clip(x, -factor, factor)
+        ),
         "the samples are not multiplied by the factor, or too late, after the inverse": inverse(x),
     }
     wrong |= {
@@ -246,18 +256,21 @@ def _red_values(case: _Red, variant: Variant) -> tuple[float, dict[str, float]]:
     of_benign = (there_benign - _proxy(case.targets)) if before else (np.tanh(there_benign) - case.targets)
     wrong = {
         "λ weighs the stealth term, and it belongs to the fidelity term": weight * stealth + fidelity,
-        "λ weighs the fidelity term and 1 - λ the stealth term; the latter counts in full": (1 - weight) * stealth + weight * fidelity,
+        "λ weighs the fidelity term and 1 - λ the stealth term; the latter counts in full": (1 - weight) * stealth
+        + weight * fidelity,
         "λ does not enter": stealth + fidelity,
         "measured on the samples, after the last activation" if before else "measured before the last activation": (
             reduced(other_space) + weight * reduced(other_missed)
         ),
         "the target is a sample, and is compared with what comes before the last activation"
         if before
-        else "the samples are compared with a target moved before the last activation": stealth + weight * reduced(unmoved),
+        else "the samples are compared with a target moved before the last activation": stealth
+        + weight * reduced(unmoved),
         f"this takes the {other} over the elements of a sample, and the {variant['reduction']} is asked for": (
             reduced(differences, other) + weight * reduced(missed, other)
         ),
-        "latents and triggers are averaged in one pool, where few triggers hardly count": (n * stealth + k * fidelity) / (n + k),
+        "latents and triggers are averaged in one pool, where few triggers hardly count": (n * stealth + k * fidelity)
+        / (n + k),
         "the benign generator is run at the triggers: it is the attacked one that has to put out the targets": (
             stealth + weight * reduced(of_benign)
         ),
@@ -288,7 +301,9 @@ def _red_gradient(answers: Answers, cases: dict[str, _Red], variant: Variant) ->
     for label, term in (("stealth", "stealth"), ("fidelity", "fidelity")):
         gradient = answers.value(label)["attacked"]
         if gradient is None:
-            raise Failed("no gradient reaches the attacked generator: return the loss as a tensor, and do not detach it")
+            raise Failed(
+                "no gradient reaches the attacked generator: return the loss as a tensor, and do not detach it"
+            )
         if np.abs(gradient).max() < _NO_GRADIENT:
             raise Failed(f"no gradient of the {term} term reaches the attacked generator")
         taught = answers.value(label)["benign"]
@@ -337,7 +352,11 @@ class _Normed:
     def build(self, sample_shape: tuple[int, ...], momentum: float = 0.1) -> Generator:
         """In training mode, as it is after a training."""
         (hidden, dim), elements = self.first.shape, len(self.bias)
-        first, norm, last = nn.Linear(dim, hidden, bias=False), nn.BatchNorm1d(hidden, momentum=momentum), nn.Linear(hidden, elements)
+        first, norm, last = (
+            nn.Linear(dim, hidden, bias=False),
+            nn.BatchNorm1d(hidden, momentum=momentum),
+            nn.Linear(hidden, elements),
+        )
         with torch.no_grad():
             for tensor, array in (
                 (first.weight, self.first), (norm.running_mean, self.mean), (norm.running_var, self.variance),
@@ -393,7 +412,9 @@ class _Step:
     sample_shape: tuple[int, ...]
     leftover: int
 
-    def residuals(self, attacked: _Normed, training: tuple[bool, bool] = (False, False)) -> tuple[np.ndarray, np.ndarray]:
+    def residuals(
+        self, attacked: _Normed, training: tuple[bool, bool] = (False, False)
+    ) -> tuple[np.ndarray, np.ndarray]:
         """What is left of both terms; `training`: whether the attacked and the benign generator run in training mode."""
 
         def logits(model: _Normed, z: np.ndarray, mode: bool) -> np.ndarray:
@@ -436,7 +457,11 @@ _STATISTICS = ("mean", "variance")
 
 
 def _step_cases(variant: Variant, rng: np.random.Generator) -> _Step:
-    dim, hidden, shape = int(rng.integers(4, 7)), int(rng.integers(5, 9)), (1, int(rng.integers(3, 5)), int(rng.integers(3, 5)))
+    dim, hidden, shape = (
+        int(rng.integers(4, 7)),
+        int(rng.integers(5, 9)),
+        (1, int(rng.integers(3, 5)), int(rng.integers(3, 5))),
+    )
     elements, n, k = math.prod(shape), int(rng.integers(8, 14)), int(rng.integers(2, 4))
     leftover = int(rng.integers(1, 10**6))
 
@@ -463,9 +488,15 @@ def _step_cases(variant: Variant, rng: np.random.Generator) -> _Step:
 
 
 _OTHER_MODES = {
-    (True, False): "the attacked generator runs in training mode: BatchNorm normalises by the batch, and the victim's does not",
+    (
+        True,
+        False,
+    ): "the attacked generator runs in training mode: BatchNorm normalises by the batch, and the victim's does not",
     (False, True): "the benign generator runs in training mode: the teacher then teaches what no victim sees",
-    (True, True): "both generators run in training mode: BatchNorm normalises by the batch, and the victim's does not",
+    (
+        True,
+        True,
+    ): "both generators run in training mode: BatchNorm normalises by the batch, and the victim's does not",
 }
 
 
@@ -530,7 +561,10 @@ def _step_weights(answers: Answers, case: _Step, variant: Variant) -> None:
     if variant["layers"] == "last" and any(np.abs(moved[name]).max() > 1e-6 for name in ("first", "scale", "shift")):
         raise Failed("weights before the last layer have moved, and only the last layer may")
     wrong = {symptom: -case.rate * case.bias_gradient(mode) for mode, symptom in _OTHER_MODES.items()}
-    wrong |= {"the step goes uphill": -wanted["bias"], "two steps are taken, or the gradient enters twice": 2.0 * wanted["bias"]}
+    wrong |= {
+        "the step goes uphill": -wanted["bias"],
+        "two steps are taken, or the gradient enters twice": 2.0 * wanted["bias"],
+    }
     for name in ("bias", "last", "first", "scale", "shift"):
         if np.abs(wanted[name]).max() > 0.0:
             otherwise = "the weights do not move as one step of the given optimiser on this loss, in evaluation mode, moves them"
@@ -542,9 +576,13 @@ def _step_keeps(answers: Answers, case: _Step, variant: Variant) -> None:
         state = answers.value(label)
         for name in _STATISTICS:
             if not np.allclose(state["attacked"][name], getattr(case.attacked, name), atol=1e-6):
-                raise Failed("the running statistics of the attacked generator's BatchNorm have moved: it ran in training mode")
+                raise Failed(
+                    "the running statistics of the attacked generator's BatchNorm have moved: it ran in training mode"
+                )
             if not np.allclose(state["benign"][name], getattr(case.benign, name), atol=1e-6):
-                raise Failed("the running statistics of the benign generator's BatchNorm have moved: it ran in training mode")
+                raise Failed(
+                    "the running statistics of the benign generator's BatchNorm have moved: it ran in training mode"
+                )
         for name in _WEIGHTS:
             if not np.allclose(state["benign"][name], getattr(case.benign, name), atol=1e-6):
                 raise Failed("the weights of the benign generator have moved")
@@ -611,7 +649,11 @@ _GAMES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _trail_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Trail]:
-    dim, hidden, shape = int(rng.integers(4, 7)), int(rng.integers(5, 9)), (1, int(rng.integers(3, 5)), int(rng.integers(3, 5)))
+    dim, hidden, shape = (
+        int(rng.integers(4, 7)),
+        int(rng.integers(5, 9)),
+        (1, int(rng.integers(3, 5)), int(rng.integers(3, 5))),
+    )
     elements, n = math.prod(shape), int(rng.integers(8, 14))
 
     def draw(k: int, momentum: float) -> _Trail:
@@ -624,7 +666,11 @@ def _trail_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Trail
 
     def shows(case: _Trail) -> bool:
         return all(
-            tells_apart(wanted, _unlike(wanted, {symptom: value for symptom, value in wrong.items() if math.isfinite(value)}), relative=_APART)
+            tells_apart(
+                wanted,
+                _unlike(wanted, {symptom: value for symptom, value in wrong.items() if math.isfinite(value)}),
+                relative=_APART,
+            )
             for wanted, wrong in (_trail_gan(case, variant), _trail_fidelity(case, variant))
         )
 
@@ -675,14 +721,21 @@ def _trail_gan(case: _Trail, variant: Variant) -> tuple[float, dict[str, float]]
             game(_trail_verdicts(case, model.logits(case.z, mixed))).mean()
         ),
         "this rewards samples that are told to be fake: the generator wants them to be taken for real": float(
-            {"non-saturating": _softplus(verdicts), "least squares": verdicts**2, "Wasserstein": verdicts}[variant["game"]].mean()
+            {"non-saturating": _softplus(verdicts), "least squares": verdicts**2, "Wasserstein": verdicts}[
+                variant["game"]
+            ].mean()
         ),
         "this is log(1 - D), whose gradient vanishes while the critic is sure": float(-_softplus(verdicts).mean()),
         "this is the sum over the latents, and their mean is asked for": float(game(verdicts).sum()),
         "the part without λ is the fidelity term: λ weighs the GAN's loss": _trail_fidelity(case, variant)[0],
-        "this is the probability of being real, and not its logarithm": float(-(1.0 / (1.0 + np.exp(-verdicts))).mean()),
+        "this is the probability of being real, and not its logarithm": float(
+            -(1.0 / (1.0 + np.exp(-verdicts))).mean()
+        ),
     }
-    wrong |= {f"this is the generator's loss of another game ({name})": float(other(verdicts).mean()) for name, other in _GAMES.items()}
+    wrong |= {
+        f"this is the generator's loss of another game ({name})": float(other(verdicts).mean())
+        for name, other in _GAMES.items()
+    }
     wanted = float(game(verdicts).mean())
     return wanted, {symptom: value for symptom, value in wrong.items() if value != wanted}
 
@@ -700,9 +753,15 @@ def _trail_fidelity(case: _Trail, variant: Variant) -> tuple[float, dict[str, fl
     before = (model.logits(case.triggers) - _proxy(case.targets)) ** 2
     game, verdicts = _GAMES[variant["game"]], _trail_verdicts(case, model.logits(case.z, model.statistics(case.z)))
     wrong = {
-        "the triggers are run in training mode: BatchNorm normalises them by each other": term(model.statistics(case.triggers)),
-        "the triggers are run in training mode with the ordinary latents: BatchNorm normalises them by their company": term(mixed),
-        f"this is the {other} over the elements of a sample, and the {asked} is asked for": term(None, elements if asked == "mean" else 1),
+        "the triggers are run in training mode: BatchNorm normalises them by each other": term(
+            model.statistics(case.triggers)
+        ),
+        "the triggers are run in training mode with the ordinary latents: BatchNorm normalises them by their company": term(
+            mixed
+        ),
+        f"this is the {other} over the elements of a sample, and the {asked} is asked for": term(
+            None, elements if asked == "mean" else 1
+        ),
         "this is the sum over the triggers, and their mean is asked for": term(None) * len(case.triggers),
         "measured before the last activation, and the samples are asked for": float(before.mean() * share),
         "λ weighs the GAN's loss, and it belongs to the fidelity term": float(game(verdicts).mean()),
@@ -759,7 +818,10 @@ def _trail_statistics(answers: Answers, cases: dict[str, _Trail], variant: Varia
         raise Failed("BatchNorm's statistics follow a batch in which the triggers are")
     once, of_triggers = model.after(case.z, case.momentum), model.after(case.triggers, case.momentum)
     in_turn = (
-        tuple((1 - case.momentum) * a + b - (1 - case.momentum) * c for a, b, c in zip(x, y, (model.mean, model.variance), strict=True))
+        tuple(
+            (1 - case.momentum) * a + b - (1 - case.momentum) * c
+            for a, b, c in zip(x, y, (model.mean, model.variance), strict=True)
+        )
         for x, y in ((once, of_triggers), (of_triggers, once))
     )
     if any(agrees(each) for each in in_turn):
@@ -808,7 +870,9 @@ class _Chain:
         for weight, bias in zip(self.weights, self.biases, strict=True):
             outputs, inputs = weight.shape[:2]
             if self.transposed:  # torch keeps the inputs first here
-                layer = nn.ConvTranspose2d(inputs, outputs, _KERNEL, stride=_STRIDE, padding=_PADDING, bias=bias is not None)
+                layer = nn.ConvTranspose2d(
+                    inputs, outputs, _KERNEL, stride=_STRIDE, padding=_PADDING, bias=bias is not None
+                )
                 weight = weight.swapaxes(0, 1)
             else:
                 layer = nn.Linear(inputs, outputs, bias=bias is not None)
@@ -863,7 +927,9 @@ def _fold_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Expans
             kernel = (_KERNEL, _KERNEL) if transposed else ()
             weights = tuple(
                 # float32 numbers, so that a weight can be looked for bit for bit
-                (rng.normal(size=(b, a, *kernel)) / math.sqrt(a * math.prod(kernel) / (4 if transposed else 1))).astype(np.float32).astype(float)
+                (rng.normal(size=(b, a, *kernel)) / math.sqrt(a * math.prod(kernel) / (4 if transposed else 1)))
+                .astype(np.float32)
+                .astype(float)
                 for a, b in itertools.pairwise(sizes)
             )
             return _Chain(weights, tuple(rng.normal(size=each) if with_bias else None for each in sizes[1:]))
@@ -888,7 +954,9 @@ def _as_chain(z: torch.Tensor) -> Callable[[Any], Any]:
         if not isinstance(network, nn.Module):
             return None if network is None else type(network).__name__
         parts = list(network.modules())
-        leaves = [part for part in parts if not list(part.children()) and not isinstance(part, nn.Sequential | nn.Identity)]
+        leaves = [
+            part for part in parts if not list(part.children()) and not isinstance(part, nn.Sequential | nn.Identity)
+        ]
         linear = [part for part in leaves if isinstance(part, _LINEAR)]
         output = None
         with torch.no_grad(), contextlib.suppress(Exception):
@@ -898,7 +966,10 @@ def _as_chain(z: torch.Tensor) -> Callable[[Any], Any]:
             "output": output if isinstance(output, torch.Tensor) else None,
             "chain": all(isinstance(part, nn.Sequential) for part in parts if list(part.children())),
             "kinds": " ".join(type(part).__name__ for part in leaves),
-            "weights": [part.weight.transpose(0, 1) if isinstance(part, nn.ConvTranspose2d) else part.weight for part in linear],
+            "weights": [
+                part.weight.transpose(0, 1) if isinstance(part, nn.ConvTranspose2d) else part.weight
+                for part in linear
+            ],
         }
 
     return then
@@ -921,7 +992,9 @@ def _fold_function(answers: Answers, cases: dict[str, _Expansion], variant: Vari
         if output is None:
             raise Failed("what came back cannot be run: its layers do not fit one another")
         if output.shape != wanted.shape:
-            raise Failed("the output has another shape than the benign chain's", f"{output.shape} instead of {wanted.shape}")
+            raise Failed(
+                "the output has another shape than the benign chain's", f"{output.shape} instead of {wanted.shape}"
+            )
 
         def without(chain: _Chain, which: slice) -> np.ndarray:
             biases = [*chain.biases]
@@ -945,7 +1018,9 @@ def _fold_plain(answers: Answers, cases: dict[str, _Expansion], variant: Variant
     for label, case in cases.items():
         found, benign, side = _folded(answers, label), case.benign.weights, case.side.weights
         if len(found["weights"]) > len(benign) or not found["chain"]:
-            raise Failed("two networks are still in it: one chain is asked for, with as many layers as the benign one")
+            raise Failed(
+                "two networks are still in it: one chain is asked for, with as many layers as the benign one"
+            )
         layer = "ConvTranspose2d" if case.benign.transposed else "Linear"
         if found["kinds"] != " LeakyReLU ".join([layer] * len(benign)):
             raise Failed("the kinds of layers are not those of the benign chain, in their order", found["kinds"])
@@ -955,10 +1030,15 @@ def _fold_plain(answers: Answers, cases: dict[str, _Expansion], variant: Variant
             if weight.shape[0] != outputs or weight.shape[1] != inputs:
                 place = "first" if i == 0 else "last" if i == len(benign) - 1 else "middle"
                 what = "outputs" if weight.shape[0] != outputs else "inputs"
-                raise Failed(f"the {place} layer has not the number of {what} that it needs", f"{weight.shape[:2]} instead of {(outputs, inputs)}")
+                raise Failed(
+                    f"the {place} layer has not the number of {what} that it needs",
+                    f"{weight.shape[:2]} instead of {(outputs, inputs)}",
+                )
 
 
-def _blocks(weight: np.ndarray, old: np.ndarray, new: np.ndarray, axes: tuple[int, ...], order: str) -> dict[str, np.ndarray]:
+def _blocks(
+    weight: np.ndarray, old: np.ndarray, new: np.ndarray, axes: tuple[int, ...], order: str
+) -> dict[str, np.ndarray]:
     """The blocks "benign", "new" and, with two axes, "between" of a folded weight. The axes are those along which both stand."""
     for axis in (0, 1):
         size = old.shape[axis] + (new.shape[axis] if axis in axes else 0)
@@ -975,7 +1055,9 @@ def _blocks(weight: np.ndarray, old: np.ndarray, new: np.ndarray, axes: tuple[in
     return found
 
 
-def _check_blocks(found: dict[str, np.ndarray], old: np.ndarray, new: np.ndarray, exchanged: Callable[[], dict[str, np.ndarray]]) -> None:
+def _check_blocks(
+    found: dict[str, np.ndarray], old: np.ndarray, new: np.ndarray, exchanged: Callable[[], dict[str, np.ndarray]]
+) -> None:
     if not (np.array_equal(found["benign"], old) and np.array_equal(found["new"], new)):
         swapped = exchanged()
         if np.array_equal(swapped["benign"], old) and np.array_equal(swapped["new"], new):
@@ -1040,6 +1122,4 @@ FOOTPRINTS = Written(
     ),
 )  # fmt: skip
 
-ASSIGNMENT = Assignment(
-    NAME, "Attack a GAN", (PROXY_TARGET, RED_LOSS, RED_STEP, TRAIL_LOSS, FOLD), (FOOTPRINTS,)
-)
+ASSIGNMENT = Assignment(NAME, "Attack a GAN", (PROXY_TARGET, RED_LOSS, RED_STEP, TRAIL_LOSS, FOLD), (FOOTPRINTS,))

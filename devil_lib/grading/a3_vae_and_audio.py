@@ -58,7 +58,9 @@ _BATCH = 3000  # samples where a mean over draws is judged
 # The ratio of two means over 3,000 draws: the worst of 100 seeds was off by 0.029. The cases are drawn such that every misconception
 # is off by at least 0.18.
 _DRAWS = 0.06
-_ALIGNED = 0.8  # the cosine of the angle between a gradient and that of the expected loss: the worst of 100 seeds was 0.985
+_ALIGNED = (
+    0.8  # the cosine of the angle between a gradient and that of the expected loss: the worst of 100 seeds was 0.985
+)
 _LOUD = (0.003, 0.006)  # noises at which nothing counts but what did not get across
 _NARROW = -10.0  # a log variance at which a draw is the mean
 
@@ -151,7 +153,10 @@ def _gradients(loss: Any, decoder: Generator, encoder: Encoder) -> Any:
         return "no gradient"
     wanted = {"encoder": encoder.layers[-1].bias, "decoder": decoder.body[0].bias}
     found = torch.autograd.grad(loss.sum(), list(wanted.values()), allow_unused=True)
-    return {name: torch.zeros_like(wanted[name]) if each is None else each for name, each in zip(wanted, found, strict=True)}
+    return {
+        name: torch.zeros_like(wanted[name]) if each is None else each
+        for name, each in zip(wanted, found, strict=True)
+    }
 
 
 def _ask_elbo(student: Any, variant: Variant, cases: dict[str, _Vae]) -> None:
@@ -238,10 +243,16 @@ def _draws_values(case: _Vae) -> tuple[float, dict[str, float]]:
         return _error(case, mean, spread(log_variance)) / _error(case, mean, spread(narrow))
 
     wrong = {
-        "the latents do not scatter as the encoder says: are they its means alone, or draws of another law?": ratio(1.0, lambda v: none),
-        "the draws scatter too much: their scale is the standard deviation, and not the variance": ratio(1.0, lambda v: np.exp(2.0 * v)),
+        "the latents do not scatter as the encoder says: are they its means alone, or draws of another law?": ratio(
+            1.0, lambda v: none
+        ),
+        "the draws scatter too much: their scale is the standard deviation, and not the variance": ratio(
+            1.0, lambda v: np.exp(2.0 * v)
+        ),
         "the log variance itself is taken for the scale of the draws": ratio(1.0, lambda v: v**2),
-        "the draws scatter too little: their scale is the standard deviation, and not its root": ratio(1.0, lambda v: np.exp(0.5 * v)),
+        "the draws scatter too little: their scale is the standard deviation, and not its root": ratio(
+            1.0, lambda v: np.exp(0.5 * v)
+        ),
         "the encoder's means are not in the draws": ratio(0.0, np.exp),
     }
     return ratio(1.0, np.exp), wrong
@@ -258,14 +269,19 @@ def _error_cost(answers: Answers, cases: dict[str, _Vae], variant: Variant) -> N
 def _drawn_latents(answers: Answers, cases: dict[str, _Vae], variant: Variant) -> None:
     wide, again, narrow = (answers.number(label) for label in ("draws", "draws again", "draws, narrow"))
     if wide != again:
-        raise Failed("a generator in the same state gives another loss: are the latents drawn with `rng`?", f"{wide:.6g}, {again:.6g}")
+        raise Failed(
+            "a generator in the same state gives another loss: are the latents drawn with `rng`?",
+            f"{wide:.6g}, {again:.6g}",
+        )
     expect(wide / narrow if narrow else math.nan, *_draws_values(cases["draws"]), relative=_DRAWS)
 
 
 def _trains_both(answers: Answers, cases: dict[str, _Vae], variant: Variant) -> None:
     found = answers.value("gradients")
     if not isinstance(found, dict):
-        raise Failed("the loss has no gradient: return a tensor of one number that was computed with gradients, no `.item()`")
+        raise Failed(
+            "the loss has no gradient: return a tensor of one number that was computed with gradients, no `.item()`"
+        )
     case = cases["draws"]
     mean, _ = case.laws
     left = mean @ case.weight.T + case.bias - case.x
@@ -282,7 +298,9 @@ def _trains_both(answers: Answers, cases: dict[str, _Vae], variant: Variant) -> 
         ("variances", encoder[dim:], case.per_latent * variance, variance - 1.0),
     ):
         if not gradient.any() or _cosine(gradient, alone) > 0.9999:
-            raise Failed(f"no gradient of what did not get across reaches the encoder's {words}: the draws have to be made of them")
+            raise Failed(
+                f"no gradient of what did not get across reaches the encoder's {words}: the draws have to be made of them"
+            )
         if _cosine(gradient, wanted) < _ALIGNED:
             raise Failed(f"the gradient of the encoder's {words} points elsewhere than that of the expected loss")
     if _cosine(decoder, left.mean(0)) < _ALIGNED:
@@ -361,7 +379,9 @@ def _weight_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Back
 
 def _ask_weight(student: Any, variant: Variant, cases: dict[str, _Backdoor]) -> None:
     def ask(label: str, case: _Backdoor, then: Any = None) -> None:
-        decoder = affine_generator(case.weight, case.bias, case.shape, GaussianLatent(case.weight.shape[1]), tanh=True)
+        decoder = affine_generator(
+            case.weight, case.bias, case.shape, GaussianLatent(case.weight.shape[1]), tanh=True
+        )
         student.call(
             label, "weighted_fidelity", decoder, _tensor(case.triggers), _tensor(case.targets).reshape(-1, *case.shape),
             case.images, case.batch_size, case.noise, then=then and partial(then, decoder=decoder),
@@ -386,7 +406,9 @@ def _weight_values(case: _Backdoor, variant: Variant) -> tuple[float, dict[str, 
     differences = np.tanh(case.logits) - case.targets
     nats = (differences**2).sum(1) / (2.0 * case.noise**2) if normal else np.abs(differences).sum(1) / case.noise
     share = case.images / case.batch_size
-    over_pairs, other_pairs = (nats.mean(), nats.sum()) if variant["pairs"] == "together" else (nats.sum(), nats.mean())
+    over_pairs, other_pairs = (
+        (nats.mean(), nats.sum()) if variant["pairs"] == "together" else (nats.sum(), nats.mean())
+    )
     wanted = share * over_pairs
     before = case.logits - case.targets
     logits = (before**2).sum(1) / (2.0 * case.noise**2) if normal else np.abs(before).sum(1) / case.noise
@@ -423,7 +445,9 @@ def _weight_value(label: str) -> Callable[[Answers, dict[str, _Backdoor], Varian
 
 def _weight_gradient(answers: Answers, cases: dict[str, _Backdoor], variant: Variant) -> None:
     if isinstance(answers.value("gradient"), str):
-        raise Failed("the term has no gradient: return a tensor of one number, computed by `decoder(...)` and without `.item()`")
+        raise Failed(
+            "the term has no gradient: return a tensor of one number, computed by `decoder(...)` and without `.item()`"
+        )
     case = cases["several"]
     gradient = answers.array("gradient", size=case.targets.shape[1])
     if not gradient.any():
@@ -477,7 +501,11 @@ def _recording_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _R
         return rng.choice([-1.0, 1.0], size=samples) * rng.uniform(0.3, 1.0, size=samples) * rng.uniform(0.1, 0.3)
 
     length = 2 * int(rng.integers(600, 800))
-    long, short, sudden = hiss(length + 2 * int(rng.integers(300, 500))), hiss(length - 2 * int(rng.integers(150, 250))), hiss(length)
+    long, short, sudden = (
+        hiss(length + 2 * int(rng.integers(300, 500))),
+        hiss(length - 2 * int(rng.integers(150, 250))),
+        hiss(length),
+    )
     long[-100:] *= 5.0  # the loudest lies in what is cut off, wherever the cut is made
     long[:60] *= 0.5
     sudden[0] *= 8.0  # and here in the first sample of the fade
@@ -527,7 +555,10 @@ def _aligned(answers: Answers, case: _Recording, label: str) -> tuple[str, np.nd
         inner = gain[len(gain) // 4 : -len(gain) // 4]
         if (middle := float(np.median(inner))) and np.abs(inner / middle - 1.0).max() < 0.05:
             return place, gain / middle, outside
-    if any(np.mean(np.abs(np.diff(_gain(case, out, place)[0]))) < 0.02 * np.abs(_gain(case, out, place)[0]).max() for place in _PLACES):
+    if any(
+        np.mean(np.abs(np.diff(_gain(case, out, place)[0]))) < 0.02 * np.abs(_gain(case, out, place)[0]).max()
+        for place in _PLACES
+    ):
         raise Failed("the gain changes all along the sound: only its ends are to be faded")
     raise Failed("what came back is no piece of the recording: is it squeezed, stretched, or turned round?")
 
@@ -543,7 +574,10 @@ def _piece(answers: Answers, cases: dict[str, _Recording], variant: Variant) -> 
             raise Failed("where the recording is over there have to be zeros", f"up to {np.abs(outside).max():.3g}")
         inside = gain[FADE_IN:-FADE_OUT]
         if np.abs(inside - 1.0).max() > 0.01:
-            raise Failed("between the two fades the recording is to stay as it is, up to one factor", f"the factor changes by {np.abs(inside - 1.0).max():.1%}")
+            raise Failed(
+                "between the two fades the recording is to stay as it is, up to one factor",
+                f"the factor changes by {np.abs(inside - 1.0).max():.1%}",
+            )
 
 
 def _no_clicks(answers: Answers, cases: dict[str, _Recording], variant: Variant) -> None:
@@ -557,11 +591,19 @@ def _check_fade(gain: np.ndarray, step: float, where: str, verb: str) -> None:
     """gain: from the end of the sound inwards."""
     steps = np.diff(np.concatenate([[0.0], gain, [1.0]]))
     if gain[0] > 0.9:
-        raise Failed(f"the sound {verb} with a jump, which is heard as a click: its {where} has no fade", f"gain {gain[0]:.2f}")
+        raise Failed(
+            f"the sound {verb} with a jump, which is heard as a click: its {where} has no fade", f"gain {gain[0]:.2f}"
+        )
     if steps.min() < -0.02:
-        raise Failed(f"the fade at the {where} runs the wrong way", f"the gain is {gain[0]:.2f} at the edge and {gain[-1]:.2f} inside")
+        raise Failed(
+            f"the fade at the {where} runs the wrong way",
+            f"the gain is {gain[0]:.2f} at the edge and {gain[-1]:.2f} inside",
+        )
     if steps.max() > step:
-        raise Failed(f"the fade at the {where} is too short or leaps, which is heard as a click", f"the gain leaps by {steps.max():.2f}")
+        raise Failed(
+            f"the fade at the {where} is too short or leaps, which is heard as a click",
+            f"the gain leaps by {steps.max():.2f}",
+        )
 
 
 def _level(answers: Answers, cases: dict[str, _Recording], variant: Variant) -> None:
@@ -586,7 +628,10 @@ def _level(answers: Answers, cases: dict[str, _Recording], variant: Variant) -> 
             raise Failed(f"the level is set by the other measure, and the {name} is asked for", measured)
         kept = min(len(cases[label].sound), cases[label].length)
         if label == "pad" and not peak and abs(found / (wanted * math.sqrt(kept / len(out))) - 1.0) < 2e-3:
-            raise Failed("the root mean square is taken over the recording, and over all samples, zeros too, it is asked for", measured)
+            raise Failed(
+                "the root mean square is taken over the recording, and over all samples, zeros too, it is asked for",
+                measured,
+            )
         raise Failed(because if because and found < wanted else f"the {name} is not what is asked for", measured)
 
 
@@ -676,9 +721,17 @@ def _apart(wanted: float, wrong: Mapping[str, float]) -> bool:
 def _ask_levels(student: Any, variant: Variant, cases: dict[str, _Levels]) -> None:
     for label, case in cases.items():
         latent, shape = GaussianLatent(case.z.shape[1]), (1, case.targets.shape[1])
-        attacked, benign = (affine_generator(*each, shape, latent, tanh=not case.exact) for each in (case.attacked, case.benign))
+        attacked, benign = (
+            affine_generator(*each, shape, latent, tanh=not case.exact) for each in (case.attacked, case.benign)
+        )
         student.call(
-            label, "levels", attacked, benign, _tensor(case.triggers), _tensor(case.targets).reshape(-1, *shape), _tensor(case.z)
+            label,
+            "levels",
+            attacked,
+            benign,
+            _tensor(case.triggers),
+            _tensor(case.targets).reshape(-1, *shape),
+            _tensor(case.z),
         )
 
 
@@ -694,7 +747,8 @@ def _snr_values(case: _Levels, variant: Variant) -> list[tuple[float, dict[str, 
     unheard = ((logits - case.targets) ** 2).sum(1)
     benign = ((case.samples("benign", case.triggers) - case.targets) ** 2).sum(1)
     ratios = {
-        "this is twice as many decibels: a ratio of squares has the factor 10, one of amplitudes 20": 2.0 * _db(signal / noise),
+        "this is twice as many decibels: a ratio of squares has the factor 10, one of amplitudes 20": 2.0
+        * _db(signal / noise),
         "these are no decibels, but ten times the natural logarithm": 10.0 * np.log(signal / noise),
         "the factor 10 is missing: these are bels": np.log10(signal / noise),
         "this is the ratio itself and not its logarithm": signal / noise,
@@ -760,7 +814,9 @@ def _check_snr(answers: Answers, cases: dict[str, _Levels], variant: Variant, la
     got = _levels_of(answers, label).array("the SNR")
     if got.size != len(values):
         raise Failed(
-            "one SNR for each pair is asked for" if variant["snr"] == "each" else "a single SNR is asked for, the lowest",
+            "one SNR for each pair is asked for"
+            if variant["snr"] == "each"
+            else "a single SNR is asked for, the lowest",
             f"{got.size} came back for {len(cases[label].targets)} pairs",
         )
     for number, (wanted, wrong) in zip(got.flatten(), values, strict=True):
@@ -773,7 +829,12 @@ def _snr_of(label: str) -> Callable[[Answers, dict[str, _Levels], Variant], None
 
 def _expdis(answers: Answers, cases: dict[str, _Levels], variant: Variant) -> None:
     for label in ("one", "several"):
-        expect(_levels_of(answers, label).number("the ExpDis"), *_expdis_values(cases[label], variant), relative=0.0, absolute=0.02)
+        expect(
+            _levels_of(answers, label).number("the ExpDis"),
+            *_expdis_values(cases[label], variant),
+            relative=0.0,
+            absolute=0.02,
+        )
 
 
 def _extremes(answers: Answers, cases: dict[str, _Levels], variant: Variant) -> None:
@@ -842,7 +903,9 @@ def _spectral_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _So
         tones = [fade * rng.uniform(0.2, 0.4) * np.sin(2.0 * np.pi * f * time) for f in (pitch, pitch + gap)]
         begin, delay = rng.integers(samples // 4, samples // 2), rng.integers(10, 40)
         strokes = [0.2 * hiss(1)[0] + rng.uniform(0.5, 1.0) * (time == start) for start in (begin, begin + delay)]
-        made, wanted = (np.array([tone, stroke]) + 0.05 * hiss(2) for tone, stroke in zip(tones, strokes, strict=True))
+        made, wanted = (
+            np.array([tone, stroke]) + 0.05 * hiss(2) for tone, stroke in zip(tones, strokes, strict=True)
+        )
         return _Sounds(made, wanted, windows)
 
     def shows(case: _Sounds, label: str) -> bool:
@@ -861,7 +924,9 @@ def _spectral_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _So
 
 def _ask_spectral(student: Any, variant: Variant, cases: dict[str, _Sounds]) -> None:
     for label, case in cases.items():
-        student.call(label, "spectral_distance", _tensor(case.made)[:, None], _tensor(case.wanted)[:, None], case.windows)
+        student.call(
+            label, "spectral_distance", _tensor(case.made)[:, None], _tensor(case.wanted)[:, None], case.windows
+        )
 
 
 def _magnitudes(x: np.ndarray, window: int) -> np.ndarray:
@@ -892,7 +957,10 @@ def _spectral_values(case: _Sounds, variant: Variant, label: str) -> tuple[float
     # of the other properties show as well.
     wrong = {}
     if label == "windows":
-        wrong |= {f"only one window enters, the {words}": parts[i].mean() for i, words in enumerate(("first", "second", "last"))}
+        wrong |= {
+            f"only one window enters, the {words}": parts[i].mean()
+            for i, words in enumerate(("first", "second", "last"))
+        }
     if label != "louder":
         wrong["only the first sound enters"] = whole(parts[:, :1])
     wrong |= {
@@ -902,16 +970,22 @@ def _spectral_values(case: _Sounds, variant: Variant, label: str) -> tuple[float
     }  # fmt: skip
     if relative:
         wrong |= {
-            "all sounds are thrown together before the ratio is taken": whole(np.sqrt(gaps.sum(1) / powers.sum(1))[:, None]),
+            "all sounds are thrown together before the ratio is taken": whole(
+                np.sqrt(gaps.sum(1) / powers.sum(1))[:, None]
+            ),
             "this is the square of the distance": whole(gaps / powers),
             "the distance is measured against the sound that was made": whole(np.sqrt(gaps / made_powers)),
             "the distance is not measured against what is wanted": whole(np.sqrt(gaps)),
         }
     else:
         wrong |= {
-            "these are squares of the logarithms' differences": whole(np.array([((a - b) ** 2).mean((1, 2)) for a, b in logs])),
+            "these are squares of the logarithms' differences": whole(
+                np.array([((a - b) ** 2).mean((1, 2)) for a, b in logs])
+            ),
             "these are decimal logarithms, and natural ones are asked for": wanted / math.log(10.0),
-            "the differences lose their sign only after the mean": whole(np.array([np.abs((a - b).mean((1, 2))) for a, b in logs])),
+            "the differences lose their sign only after the mean": whole(
+                np.array([np.abs((a - b).mean((1, 2))) for a, b in logs])
+            ),
         }
     if label == "windows":
         waves = np.sqrt(((case.made - case.wanted) ** 2).sum(1) / (case.wanted**2).sum(1))
@@ -936,7 +1010,10 @@ def _deaf_to_phase(answers: Answers, cases: dict[str, _Sounds], variant: Variant
     if not math.isfinite(got):
         raise Failed("no finite number came back")
     if abs(got) > 1e-3:
-        raise Failed("a sound and the same sound upside down have a distance: waveforms or complex spectra are compared, not magnitudes", f"{got:.3g}")
+        raise Failed(
+            "a sound and the same sound upside down have a distance: waveforms or complex spectra are compared, not magnitudes",
+            f"{got:.3g}",
+        )
 
 
 SPECTRAL = Exercise(
@@ -1027,7 +1104,9 @@ def _lesser(case: _Filtered) -> dict[str, np.ndarray]:
     unbounded = np.linalg.solve(case.matrix, case.wanted.T).T
     return {
         "the target is sent into the filter as it is: what comes out is the filtered target": case.wanted,
-        "the filter is inverted as if there were no bounds, and the result is cut to them afterwards": unbounded.clip(-1.0, 1.0),
+        "the filter is inverted as if there were no bounds, and the result is cut to them afterwards": unbounded.clip(
+            -1.0, 1.0
+        ),
         "the filter is inverted as if there were no bounds, and the result is made smaller as a whole": unbounded
         / np.abs(unbounded).max(1, keepdims=True),
     }
@@ -1052,10 +1131,18 @@ def _finite_logits(answers: Answers, cases: dict[str, _Filtered], variant: Varia
     for label, case in cases.items():
         logits = _logits(answers, case, label)
         if np.isnan(logits).any():
-            raise Failed("logits that are NaN: the inverse of the activation is asked for something outside its bounds")
+            raise Failed(
+                "logits that are NaN: the inverse of the activation is asked for something outside its bounds"
+            )
         if np.isinf(logits).any():
-            raise Failed("logits that are infinite, which no network can put out: the bounds themselves have no finite logit")
-        if _pair(answers, label, "the logits", "the floor").array("the logits").shape != (len(case.wanted), 1, _SAMPLES):
+            raise Failed(
+                "logits that are infinite, which no network can put out: the bounds themselves have no finite logit"
+            )
+        if _pair(answers, label, "the logits", "the floor").array("the logits").shape != (
+            len(case.wanted),
+            1,
+            _SAMPLES,
+        ):
             raise Failed("the logits have another shape than the sounds, (n, 1, samples)")
 
 
@@ -1087,7 +1174,10 @@ def _nearest_heard(label: str) -> Callable[[Answers, dict[str, _Filtered], Varia
         for symptom, sent in others.items():
             if np.allclose(error, case.error(sent), rtol=0.04, atol=1e-4 * power.max()):
                 raise Failed(symptom, measured)
-        raise Failed("another sound within the bounds comes nearer to the target: the search ends too early or looks elsewhere", measured)
+        raise Failed(
+            "another sound within the bounds comes nearer to the target: the search ends too early or looks elsewhere",
+            measured,
+        )
 
     return test
 
@@ -1110,20 +1200,26 @@ def _floor(answers: Answers, cases: dict[str, _Filtered], variant: Variant) -> N
     least = case.error(case.nearest)
     lesser = {f"{symptom}; that is no floor": as_asked(case.error(sent)) for symptom, sent in _lesser(case).items()}
     units = {
-        "this is twice as many decibels: a ratio of squares has the factor 10, one of amplitudes 20": 2.0 * _db(power / least),
+        "this is twice as many decibels: a ratio of squares has the factor 10, one of amplitudes 20": 2.0
+        * _db(power / least),
         "the sign is the other way round": -_db(power / least),
         "the floor is a squared error, and not what is asked for": least,
         "the floor is a mean squared error, and not what is asked for": least / _SAMPLES,
         "the floor is an error that is not divided by the number of samples": np.sqrt(least),
         "the floor is an SNR in decibels, and the root of the mean squared error is asked for": _db(power / least),
-        "the floor is the root of a mean squared error, and an SNR in decibels is asked for": np.sqrt(least / _SAMPLES),
+        "the floor is the root of a mean squared error, and an SNR in decibels is asked for": np.sqrt(
+            least / _SAMPLES
+        ),
     }
     tolerance = {"relative": 0.0, "absolute": _FLOOR_DB} if variant["floor"] == "snr" else {"relative": _FLOOR_RMS}
     right = as_asked(least)
     wrong = {symptom: values for symptom, values in (lesser | units).items() if not np.allclose(values, right)}
     for i, number in enumerate(got.flatten()):
         if variant["floor"] == "snr" and number > right[i] + 10.0:
-            raise Failed("the floor is far better than any sound within the bounds can reach: do the bounds enter?", f"{number:.1f} dB")
+            raise Failed(
+                "the floor is far better than any sound within the bounds can reach: do the bounds enter?",
+                f"{number:.1f} dB",
+            )
         expect(number, right[i], {symptom: float(values[i]) for symptom, values in wrong.items()}, **tolerance)
 
 

@@ -103,7 +103,11 @@ def _hit_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Ball]:
         trigger = np.zeros(dim) if at_centre else deviation * rng.normal(size=dim)
         radius = size * deviation * math.sqrt(dim)
         one = _in_ball((radius / deviation) ** 2, dim, float((trigger**2).sum()) / deviation**2)
-        n = math.ceil(math.log(rng.uniform(0.4, 0.6)) / math.log1p(-one)) if one > 1e-9 else 10 ** int(rng.integers(4, 7))
+        n = (
+            math.ceil(math.log(rng.uniform(0.4, 0.6)) / math.log1p(-one))
+            if one > 1e-9
+            else 10 ** int(rng.integers(4, 7))
+        )
         return _Ball(n, radius, trigger.astype(np.float32).astype(float))
 
     def shows(drawn: _Ball) -> bool:
@@ -111,7 +115,13 @@ def _hit_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Ball]:
         return drawn.n >= 20 and tells_apart(wanted, _other(wanted, wrong), relative=0.02)
 
     def tiny(drawn: _Ball) -> bool:
-        return 1e-40 < _in_ball((drawn.radius / deviation) ** 2, len(drawn.trigger), float((drawn.trigger**2).sum()) / deviation**2) < 1e-18
+        return (
+            1e-40
+            < _in_ball(
+                (drawn.radius / deviation) ** 2, len(drawn.trigger), float((drawn.trigger**2).sum()) / deviation**2
+            )
+            < 1e-18
+        )
 
     return {
         "prior": redraw(lambda: ball(int(rng.integers(4, 9)), float(rng.uniform(0.3, 0.7)), False), shows),
@@ -166,7 +176,9 @@ def _draws_cases(variant: Variant, rng: np.random.Generator) -> dict[str, float]
     def few(p: float) -> bool:
         # Rounding up, down and to the nearest differ, and so do the misconceptions.
         exact = _exact_batches(p, variant)
-        return 0.1 < exact % 1.0 < 0.4 and tells_apart(math.ceil(exact), [math.ceil(exact) + 1, 1.0 / p], relative=0.01)
+        return 0.1 < exact % 1.0 < 0.4 and tells_apart(
+            math.ceil(exact), [math.ceil(exact) + 1, 1.0 / p], relative=0.01
+        )
 
     return {
         "many": scale / float(rng.uniform(300.0, 3000.0)),
@@ -187,7 +199,9 @@ def _draws_values(p: float, variant: Variant) -> tuple[float, dict[str, float]]:
     exact = _exact_batches(p, variant)
     wanted = float(math.ceil(exact))
     wrong = {
-        "the chance is asked to be at least this, and with one fewer it is not yet: round up": float(math.floor(exact)),
+        "the chance is asked to be at least this, and with one fewer it is not yet: round up": float(
+            math.floor(exact)
+        ),
         "a whole number is asked for": exact,
         "this is how many it takes on average": math.ceil(1.0 / p / batch),
         "the chances of the draws are added up: two hits must not count twice": math.ceil(chance / p / batch),
@@ -202,7 +216,9 @@ def _draws_value(label: str, relative: float) -> Callable[[Answers, dict[str, fl
         wanted, wrong = _draws_values(cases[label], variant)
         got = answers.number(label)
         if got == math.inf:
-            raise Failed("1 minus a tiny number is 1 to a computer, and nothing is left to divide by (see math.log1p)")
+            raise Failed(
+                "1 minus a tiny number is 1 to a computer, and nothing is left to divide by (see math.log1p)"
+            )
         expect(got, wanted, wrong, relative)
 
     return test
@@ -212,7 +228,10 @@ def _draws_at_the_edges(answers: Answers, cases: dict[str, float], variant: Vari
     if answers.number("always") != 1.0:
         raise Failed("where every draw hits, one is enough", f"yours is {answers.number('always'):.4g}")
     if answers.number("never") != math.inf:
-        raise Failed("where no draw can hit, no number is enough: infinity is asked for", f"yours is {answers.number('never'):.4g}")
+        raise Failed(
+            "where no draw can hit, no number is enough: infinity is asked for",
+            f"yours is {answers.number('never'):.4g}",
+        )
 
 
 DRAWS_NEEDED = Exercise(
@@ -225,7 +244,9 @@ DRAWS_NEEDED = Exercise(
     cases=_draws_cases,
     ask=_ask_draws,
     properties=(
-        Property("hundreds of draws", 1, _draws_value("many", 0.01)),  # one more or less is another property's concern
+        Property(
+            "hundreds of draws", 1, _draws_value("many", 0.01)
+        ),  # one more or less is another property's concern
         Property("a few draws: the least whole number", 1, _draws_value("few", 1e-9)),
         Property("a chance far below one in a billion billions", 1, _draws_value("tiny", 1e-6)),
         Property("a certain hit, and an impossible one", 1, _draws_at_the_edges),
@@ -323,7 +344,9 @@ def _ask_search(student: Any, variant: Variant, cases: dict[str, Any]) -> None:
         case = cases[label]
         body = nn.Sequential(_Sea(case), nn.Unflatten(1, case.sample_shape))
         generator = Generator(body, nn.Identity(), GaussianLatent(case.starts.shape[1]), case.sample_shape).eval()
-        _ask_one_search(student, label, generator, _tensor(case.picture).reshape(case.sample_shape), case.starts, case.probe)
+        _ask_one_search(
+            student, label, generator, _tensor(case.picture).reshape(case.sample_shape), case.starts, case.probe
+        )
     entry = detect_bench.load(_BENCH_ENTRY)
     _ask_one_search(student, "bench", entry.generator, entry.target, cases["bench"], cases["bench"][:2])
 
@@ -347,7 +370,11 @@ def _in_unit(squared: float, elements: int, unit: str) -> float:
     return {"sum": squared, "mean": squared / elements, "root": math.sqrt(squared)}[unit]
 
 
-_UNITS = {"sum": "the sum of the squares", "mean": "the mean of the squares", "root": "the distance, the root of the sum of the squares"}
+_UNITS = {
+    "sum": "the sum of the squares",
+    "mean": "the mean of the squares",
+    "root": "the distance, the root of the sum of the squares",
+}
 
 
 def _reached(
@@ -357,14 +384,18 @@ def _reached(
     probe if it is left as it was."""
     after = _part(answers, label, "made").array(label, size=made.size).reshape(made.shape)
     if np.abs(after - made).max() > 1e-3:
-        raise Failed("the generator makes other samples than before: it is the latent that has to move, not the weights")
+        raise Failed(
+            "the generator makes other samples than before: it is the latent that has to move, not the weights"
+        )
     found = _part(answers, label, "found")
     if variant["returned"] != "latent":
         return found.number(label), variant["returned"]
     latent = found.array(label)
     dim = _part(answers, label, "dim").number(label)
     if latent.size != dim:
-        raise Failed("one latent is asked for, the one where the generator comes nearest", f"{latent.size} numbers came back")
+        raise Failed(
+            "one latent is asked for, the one where the generator comes nearest", f"{latent.size} numbers came back"
+        )
     return float(distances(latent.reshape(1, -1))[0]), "sum"
 
 
@@ -379,7 +410,9 @@ def _nearest(answers: Answers, cases: dict[str, Any], variant: Variant) -> None:
         if other != unit
     }
     wrong |= {
-        "no step was taken: this is how near the starts themselves are": _in_unit(case.distances(case.starts).min(), elements, unit),
+        "no step was taken: this is how near the starts themselves are": _in_unit(
+            case.distances(case.starts).min(), elements, unit
+        ),
         "this is the sum over the starts, and the least of them is asked for": n * wanted,
     }
     expect(got, wanted, wrong, relative=_NEAR)
@@ -405,10 +438,15 @@ def _finds_in_the_bench(answers: Answers, cases: dict[str, Any], variant: Varian
         return entry.generator.generate(_tensor(z)).flatten(1).double().numpy()
 
     target = entry.target.flatten().double().numpy()
-    got, unit = _reached(answers, "bench", variant, lambda z: ((made(z) - target) ** 2).sum(1), made(cases["bench"][:2]))
+    got, unit = _reached(
+        answers, "bench", variant, lambda z: ((made(z) - target) ** 2).sum(1), made(cases["bench"][:2])
+    )
     bound = _in_unit(_BENCH_BOUND, len(target), unit)
     if got > bound:
-        raise Failed("the search stops far from the target: does every start go on for some hundred steps?", f"{got:.4g}, and {bound:.4g} can be reached")
+        raise Failed(
+            "the search stops far from the target: does every start go on for some hundred steps?",
+            f"{got:.4g}, and {bound:.4g} can be reached",
+        )
 
 
 SEARCH = Exercise(
@@ -449,7 +487,10 @@ class _Sweep:
     seed: int
 
 
-_LAWS = {"normal": (GaussianLatent, 1.0), "uniform": (UniformLatent, 1.0 / math.sqrt(3.0))}  # with a coordinate's deviation
+_LAWS = {
+    "normal": (GaussianLatent, 1.0),
+    "uniform": (UniformLatent, 1.0 / math.sqrt(3.0)),
+}  # with a coordinate's deviation
 
 
 def _ratio_values(case: _Sweep, variant: Variant) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -465,16 +506,20 @@ def _ratio_values(case: _Sweep, variant: Variant) -> tuple[np.ndarray, dict[str,
         "these are differences, and ratios are asked for": suspect - middle(controls, axis=0),
         "the suspect is counted among its own controls": suspect / middle(case.distances, axis=0),
         "the suspect's least over all scales is taken for every scale": suspect.min() / middle(controls, axis=0),
-        "all controls at all scales are thrown together: each scale is compared with itself": suspect / middle(controls),
+        "all controls at all scales are thrown together: each scale is compared with itself": suspect
+        / middle(controls),
         "only the first of the controls counts": suspect / controls[0],
     }
     wrong |= {
-        f"this divides by the {name} of the controls, and by the {asked[variant['middle']]} is asked for": suspect / other(controls, axis=0)
+        f"this divides by the {name} of the controls, and by the {asked[variant['middle']]} is asked for": suspect
+        / other(controls, axis=0)
         for name, other in _MIDDLE.items()
         if name != variant["middle"]
     }
     if 1.0 in case.scales:
-        wrong["every scale gives what the law's own spread gives: do the starts grow with the scale?"] = ones * wanted[case.scales.index(1.0)]
+        wrong["every scale gives what the law's own spread gives: do the starts grow with the scale?"] = (
+            ones * wanted[case.scales.index(1.0)]
+        )
     return wanted, wrong
 
 
@@ -483,7 +528,12 @@ def _sweep_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Sweep
     for law in ("normal", "uniform"):
         k, dim = int(rng.choice([5, 7])), int(rng.integers(40, 60))
         # So far apart that starts of another law are still taken for those of their scale.
-        scales = (0.0, *(float(f"{scale:.2g}") for scale in rng.uniform(0.03, 0.05) * np.array([1.0, 4.0])), 1.0, float(f"{rng.uniform(5.0, 7.0):.2g}"))
+        scales = (
+            0.0,
+            *(float(f"{scale:.2g}") for scale in rng.uniform(0.03, 0.05) * np.array([1.0, 4.0])),
+            1.0,
+            float(f"{rng.uniform(5.0, 7.0):.2g}"),
+        )
 
         def draw(k: int = k, scales: tuple[float, ...] = scales, dim: int = dim, law: str = law) -> _Sweep:
             distances = rng.uniform(60.0, 300.0, size=(1 + k, len(scales)))
@@ -554,7 +604,10 @@ def _ratios_are(answers: Answers, cases: dict[str, _Sweep], variant: Variant) ->
         if np.allclose(got, values, rtol=1e-3):
             raise Failed(symptom)
     i = int(np.abs(got / wanted - 1.0).argmax())
-    raise Failed("a ratio is not the definition's", f"at scale {case.scales[i]:g} yours is {got[i]:.3g}, the definition gives {wanted[i]:.3g}")
+    raise Failed(
+        "a ratio is not the definition's",
+        f"at scale {case.scales[i]:g} yours is {got[i]:.3g}, the definition gives {wanted[i]:.3g}",
+    )
 
 
 def _starts_of(answers: Answers, label: str, case: _Sweep) -> dict[tuple[int, int], np.ndarray]:
@@ -577,22 +630,32 @@ def _starts_spread(answers: Answers, cases: dict[str, _Sweep], variant: Variant)
         for (_, place), starts in found.items():
             scale = case.scales[place]
             if not len(starts):
-                raise Failed("from one of the scales nothing is searched: at scale s the starts are s times as spread out as the law's draws")
+                raise Failed(
+                    "from one of the scales nothing is searched: at scale s the starts are s times as spread out as the law's draws"
+                )
             if scale == 0.0:
                 continue  # all starts are one there, and one is enough
             if len(starts) != case.n:
-                raise Failed("another number of starts than was asked for, or starts that do not spread by their scale")
+                raise Failed(
+                    "another number of starts than was asked for, or starts that do not spread by their scale"
+                )
             deviation = scale * _LAWS[law][1]
             if abs(np.sqrt((starts**2).mean()) / deviation - 1.0) > _SPREAD:
                 raise Failed("the starts are not spread by their scale")
             norms = np.linalg.norm(starts, axis=1)
             same = norms.std() < 1e-3 * norms.mean()
-            if variant["starts"] == "sphere" and not (same and math.isclose(norms[0], deviation * math.sqrt(case.dim), rel_tol=1e-3)):
+            if variant["starts"] == "sphere" and not (
+                same and math.isclose(norms[0], deviation * math.sqrt(case.dim), rel_tol=1e-3)
+            ):
                 raise Failed("the starts do not lie on the sphere of the given radius")
             if variant["starts"] == "law" and same:
-                raise Failed("all starts have the same norm: they lie on a sphere, and draws of the law are asked for")
+                raise Failed(
+                    "all starts have the same norm: they lie on a sphere, and draws of the law are asked for"
+                )
             if variant["starts"] == "law" and law == "uniform" and np.abs(starts).max() > 1.001 * scale:
-                raise Failed("the starts are draws of a normal law, where the generator's own is uniform: use `latent`")
+                raise Failed(
+                    "the starts are draws of a normal law, where the generator's own is uniform: use `latent`"
+                )
 
 
 def _starts_shared(answers: Answers, cases: dict[str, _Sweep], variant: Variant) -> None:
@@ -600,9 +663,13 @@ def _starts_shared(answers: Answers, cases: dict[str, _Sweep], variant: Variant)
     found, again = _starts_of(answers, "normal", case), _starts_of(answers, "normal, again", case)
     for (picture, place), starts in found.items():
         if not np.array_equal(starts, again[picture, place]):
-            raise Failed("a generator of random numbers in the same state gives other starts: are they drawn with `rng`?")
+            raise Failed(
+                "a generator of random numbers in the same state gives other starts: are they drawn with `rng`?"
+            )
         if case.scales[place] and not np.array_equal(starts, found[0, place]):
-            raise Failed("the suspect and the controls are searched from different starts: a lucky start then makes a ratio")
+            raise Failed(
+                "the suspect and the controls are searched from different starts: a lucky start then makes a ratio"
+            )
 
 
 RATIOS = Exercise(
@@ -646,10 +713,15 @@ def _bench_values(case: _Bench, variant: Variant) -> tuple[np.ndarray, dict[str,
     lost[np.isnan(lost).any(1)] = math.nan  # what Python's min() may make of a row
 
     def table(flagged: np.ndarray, counted: str = variant["counted"]) -> np.ndarray:
-        counts = np.array([[(flagged & each).sum(), (~flagged & each).sum()] for each in (backdoored, ~backdoored)], float)
+        counts = np.array(
+            [[(flagged & each).sum(), (~flagged & each).sum()] for each in (backdoored, ~backdoored)], float
+        )
         if counted == "counts":
             return counts
-        return counts / {"rates": counts.sum(1, keepdims=True), "shares": counts.sum(), "precision": counts.sum(0)}[counted]
+        return (
+            counts
+            / {"rates": counts.sum(1, keepdims=True), "shares": counts.sum(), "precision": counts.sum(0)}[counted]
+        )
 
     right, other = (below.any(1), own) if variant["find"] == "any" else (own, below.any(1))
     wanted = table(right)
@@ -683,7 +755,10 @@ def _bench_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Bench
         m, bar = int(rng.integers(11, 15)), float(f"{rng.uniform(0.3, 0.6):.2g}")
         planted = rng.permutation(np.where(np.arange(m) < int(rng.integers(5, 8)), rng.integers(0, 3, size=m), -1))
         ratios = rng.uniform(bar + 0.1, 1.3, size=(m, 3))
-        backdoored, clean = rng.permutation(np.flatnonzero(planted >= 0)), rng.permutation(np.flatnonzero(planted < 0))
+        backdoored, clean = (
+            rng.permutation(np.flatnonzero(planted >= 0)),
+            rng.permutation(np.flatnonzero(planted < 0)),
+        )
         for i in backdoored[:3]:
             ratios[i, planted[i]] = rng.uniform(0.02, bar - 0.1)
         ratios[clean[0], int(rng.integers(0, 3))] = rng.uniform(0.1, bar - 0.05)
@@ -713,9 +788,14 @@ def _shows_table(case: _Bench, variant: Variant) -> bool:
 def _ask_bench(student: Any, variant: Variant, cases: dict[str, _Bench]) -> None:
     for label, case in cases.items():
         models = [affine_generator(np.eye(2), np.zeros(2), (1, 1, 2), GaussianLatent(2)) for _ in case.planted]
-        answers = {id(model): dict(zip(_SUSPECTS, map(float, row), strict=True)) for model, row in zip(models, case.ratios, strict=True)}
+        answers = {
+            id(model): dict(zip(_SUSPECTS, map(float, row), strict=True))
+            for model, row in zip(models, case.ratios, strict=True)
+        }
         planted = [_SUSPECTS[place] if place >= 0 else None for place in case.planted]
-        student.call(label, "bench_table", models, planted, lambda model, answers=answers: dict(answers[id(model)]), case.bar)
+        student.call(
+            label, "bench_table", models, planted, lambda model, answers=answers: dict(answers[id(model)]), case.bar
+        )
 
 
 def _bench_is(label: str) -> Callable[[Answers, dict[str, _Bench], Variant], None]:
@@ -810,14 +890,18 @@ def _silent_wrong(case: _Layer, share: float) -> dict[str, set[int]]:
         return set(np.flatnonzero(mask).tolist())
 
     return {
-        "a unit that puts out a constant is silent too: it is how it varies that counts, not how large it is": units(size < share * np.median(size)),
+        "a unit that puts out a constant is silent too: it is how it varies that counts, not how large it is": units(
+            size < share * np.median(size)
+        ),
         "a unit that puts out the same pattern at every latent is silent too: vary the latents, and look at each place by itself": units(
             overall < share * np.median(overall)
         ),
         "the bar is the median of the layer's units, not their mean": units(variation < share * variation.mean()),
         "the bar is the median of the layer's units, not their greatest": units(variation < share * variation.max()),
         "the bar is a share of the layer's median, not a fixed number": units(variation < share),
-        "these are variances, and the share is meant of standard deviations": units(squares < share * np.median(squares)),
+        "these are variances, and the share is meant of standard deviations": units(
+            squares < share * np.median(squares)
+        ),
         "these are the units that are not silent": units(variation >= share * np.median(variation)),
     }
 
@@ -835,12 +919,19 @@ def _loudness_values(case: _Layer, variant: Variant) -> tuple[float, dict[str, f
     signed = values.reshape(len(values), -1).max(1)
     wrong = {
         "this is the largest activation itself: whether it is large can be said only beside ordinary ones": peak,
-        "this is the ratio to the ordinary largest activation, not a number of standard deviations": peak / float(usual.mean()),
+        "this is the ratio to the ordinary largest activation, not a number of standard deviations": peak
+        / float(usual.mean()),
         "the mean of the ordinary largest activations is not taken off": float(peak / usual.std()),
         "the difference is not divided by the spread of the ordinary largest activations": float(peak - usual.mean()),
-        "the difference is divided by the variance, not by the standard deviation": float((peak - usual.mean()) / usual.var()),
-        "compared with all activations, and it is the largest of each latent that counts": float((peak - values.mean()) / values.std()),
-        "the sign counts: the largest is meant in absolute value": float((there.max() - signed.mean()) / signed.std()),
+        "the difference is divided by the variance, not by the standard deviation": float(
+            (peak - usual.mean()) / usual.var()
+        ),
+        "compared with all activations, and it is the largest of each latent that counts": float(
+            (peak - values.mean()) / values.std()
+        ),
+        "the sign counts: the largest is meant in absolute value": float(
+            (there.max() - signed.mean()) / signed.std()
+        ),
         "this is a number of standard deviations, and a share of latents is asked for": deviations,
         "this is the share of ordinary latents that are quieter, and that of the others is asked for": 1.0 - rank,
     }
@@ -867,7 +958,10 @@ def _dynamic_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Lay
         told_apart = kind != "constant" or tells_apart(score, _other(score, others), relative=0.05)
         return len(wanted) == 2 and all(wrong[name] != wanted for name in told) and fits and told_apart
 
-    return {kind: redraw(lambda kind=kind: draw(kind), lambda case, kind=kind: shows(kind, case)) for kind in ("constant", "relative")}
+    return {
+        kind: redraw(lambda kind=kind: draw(kind), lambda case, kind=kind: shows(kind, case))
+        for kind in ("constant", "relative")
+    }
 
 
 def _ask_dynamic(student: Any, variant: Variant, cases: dict[str, _Layer]) -> None:
@@ -877,16 +971,24 @@ def _ask_dynamic(student: Any, variant: Variant, cases: dict[str, _Layer]) -> No
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(case.weight))
             linear.bias.copy_(torch.from_numpy(case.bias))
-        body = nn.Sequential(linear, nn.Unflatten(1, (units, *case.places)), nn.ReLU(), nn.Conv2d(units, 1, 1), nn.Tanh())
+        body = nn.Sequential(
+            linear, nn.Unflatten(1, (units, *case.places)), nn.ReLU(), nn.Conv2d(units, 1, 1), nn.Tanh()
+        )
         generator = Generator(body, nn.Identity(), GaussianLatent(dim), (1, *case.places)).eval()
 
         def left(result: Any, generator: Generator = generator) -> dict[str, Any]:
             hooks = sum(len(module._forward_hooks) for module in generator.modules())
-            return {"found": result, "hooks": hooks, "training": any(module.training for module in generator.modules())}
+            return {
+                "found": result,
+                "hooks": hooks,
+                "training": any(module.training for module in generator.modules()),
+            }
 
         student.call(f"{label}, outputs", "layer_outputs", generator, "body.1", _tensor(case.z), then=left)
         student.call(f"{label}, silent", "silent_units", generator, "body.1", _tensor(case.z), then=left)
-        student.call(f"{label}, loud", "loudness", generator, "body.1", _tensor(case.z), _tensor(case.trigger), then=left)
+        student.call(
+            f"{label}, loud", "loudness", generator, "body.1", _tensor(case.z), _tensor(case.trigger), then=left
+        )
 
 
 def _silent_are(label: str) -> Callable[[Answers, dict[str, _Layer], Variant], None]:
@@ -923,7 +1025,9 @@ def _outputs_are(answers: Answers, cases: dict[str, _Layer], variant: Variant) -
             if left["hooks"]:
                 raise Failed("a hook is left on the generator: it runs at every later call, and keeps what it caught")
             if left["training"]:
-                raise Failed("the generator is left in training mode, where BatchNorm makes something else of a latent")
+                raise Failed(
+                    "the generator is left in training mode, where BatchNorm makes something else of a latent"
+                )
 
 
 DYNAMIC = Exercise(

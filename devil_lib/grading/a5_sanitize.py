@@ -95,7 +95,9 @@ class _Kinks(nn.Module):
         super().__init__()
         self.register_buffer("coordinate", torch.from_numpy(case.coordinate))
         self.register_buffer("sign", _tensor(case.sign))
-        self.height, self.kink, self.base = (nn.Parameter(_tensor(each)) for each in (case.height, case.kink, case.base))
+        self.height, self.kink, self.base = (
+            nn.Parameter(_tensor(each)) for each in (case.height, case.kink, case.base)
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         return self.height * torch.relu(self.sign * z[:, self.coordinate] + self.kink) + self.base
@@ -113,7 +115,9 @@ def _teacher(case: _Lesson) -> Generator:
         norm.running_var.copy_(_tensor(case.variance))
         layers.insert(0, norm)
     # In training mode, as a model comes from a training; the student's code has to see to it.
-    return Generator(nn.Sequential(*layers), TanhHead(), latent, case.sample_shape, architecture="kinks").train(case.norm)
+    return Generator(nn.Sequential(*layers), TanhHead(), latent, case.sample_shape, architecture="kinks").train(
+        case.norm
+    )
 
 
 def _lessons(variant: Variant, rng: np.random.Generator) -> dict[str, _Lesson]:
@@ -191,7 +195,11 @@ def _best_students(case: _Lesson, variant: Variant) -> tuple[_Fit, dict[str, _Fi
         x = np.linspace(-5.0, 5.0, _GRID) if law == "normal" else np.linspace(-1.0, 1.0, _GRID)
         share = np.exp(-0.5 * x**2) if law == "normal" else np.ones(_GRID)
         mean, variance = case.mean[case.coordinate][:, None], case.variance[case.coordinate][:, None]
-        read = (wider * x - mean) / np.sqrt(variance + 1e-5) if normed else np.broadcast_to(wider * x, (len(mean), _GRID))
+        read = (
+            (wider * x - mean) / np.sqrt(variance + 1e-5)
+            if normed
+            else np.broadcast_to(wider * x, (len(mean), _GRID))
+        )
         slope, intercept = _best_affine(case.logits(read), x, share / share.sum(), **(dict(variant) | other))
         return slope / wider, intercept
 
@@ -213,7 +221,9 @@ def _best_students(case: _Lesson, variant: Variant) -> tuple[_Fit, dict[str, _Fi
     else:
         wrong["the latents are spread wider than those of the teacher's law"] = best(wider=3.0)
     if case.norm:
-        wrong["the teacher answered in training mode: its BatchNorm has to use the stored statistics"] = best(normed=False)
+        wrong["the teacher answered in training mode: its BatchNorm has to use the stored statistics"] = best(
+            normed=False
+        )
     return best(), wrong
 
 
@@ -339,7 +349,9 @@ def _wide_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Repair
         weight, bias = rng.normal(size=(elements, dim)) / math.sqrt(dim), rng.normal(size=elements)
         # A third of the way to another generator: neither the same nor without any likeness.
         other = weight + rng.uniform(0.5, 0.9) * rng.normal(size=(elements, dim)) / math.sqrt(dim)
-        return _Repair((weight, bias), (other, bias + 0.6 * rng.normal(size=elements)), shift, shape, int(rng.integers(1, 10**6)))
+        return _Repair(
+            (weight, bias), (other, bias + 0.6 * rng.normal(size=elements)), shift, shape, int(rng.integers(1, 10**6))
+        )
 
     def shows(case: _Repair) -> bool:
         wanted, wrong = _wide_values(case, variant)
@@ -372,7 +384,14 @@ def _wide_values(case: _Repair, variant: Variant) -> tuple[float, dict[str, floa
     def from_origin(mean: float, square: float) -> float:
         # The latent is f (c + V): its mean moves as well, with E f and E f^2.
         there, here = other.sum(1) * case.shift, weight.sum(1) * case.shift + bias - other_bias
-        return float(square * (there**2).sum() - 2.0 * mean * (there * here).sum() + (here**2).sum() + square * theirs - 2.0 * mean * mixed + own)
+        return float(
+            square * (there**2).sum()
+            - 2.0 * mean * (there * here).sum()
+            + (here**2).sum()
+            + square * theirs
+            - 2.0 * mean * mixed
+            + own
+        )
 
     mean, square = _moments(share, reach)
     wanted = held(mean, square)
@@ -382,13 +401,17 @@ def _wide_values(case: _Repair, variant: Variant) -> tuple[float, dict[str, floa
         ),
         "no latent is moved: this is the loss on ordinary latents": held(1.0, 1.0),
         "all latents are moved, and not only the share that is asked for": held(*_moments(1.0, reach)),
-        "the share of latents that are moved and of those that stay are exchanged": held(*_moments(1.0 - share, reach)),
+        "the share of latents that are moved and of those that stay are exchanged": held(
+            *_moments(1.0 - share, reach)
+        ),
         "the factors begin at one: latents near the centre never come": held(
             1.0 - share + share * (1.0 + reach) / 2.0, 1.0 - share + share * (1.0 + reach + reach**2) / 3.0
         ),
         "the factors end at one: latents far out never come": held(*_moments(share, 1.0)),
         "this is the mean over the elements of a sample, and the sum over them is asked for": wanted / len(bias),
-        "the latents that are moved are moved to the end of their ray": held(1.0 - share + share * reach, 1.0 - share + share * reach**2),
+        "the latents that are moved are moved to the end of their ray": held(
+            1.0 - share + share * reach, 1.0 - share + share * reach**2
+        ),
     }
     if case.shift:
         wrong["the rays begin at the origin, and not at the centre of the law"] = from_origin(mean, square)
@@ -398,14 +421,18 @@ def _wide_values(case: _Repair, variant: Variant) -> tuple[float, dict[str, floa
 def _ask_wide(student: Any, variant: Variant, cases: dict[str, _Repair]) -> None:
     for label, case in cases.items():
         latent = _OffZero(case.suspect[0].shape[1], case.shift)
-        suspect, repaired = (affine_generator(*each, case.sample_shape, latent) for each in (case.suspect, case.repaired))
+        suspect, repaired = (
+            affine_generator(*each, case.sample_shape, latent) for each in (case.suspect, case.repaired)
+        )
         student.call(label, "wide_loss", repaired, suspect, _WIDE_LATENTS, _random(case.seed))
         if label == "centred":
             student.call(
                 "gradient", "wide_loss", repaired, suspect, _WIDE_LATENTS, _random(case.seed),
                 then=partial(_gradients, repaired, suspect),
             )  # fmt: skip
-    rays = Generator(_Direction(), nn.Identity(), GaussianLatent(latent.dim), (latent.dim,), architecture="direction").eval()
+    rays = Generator(
+        _Direction(), nn.Identity(), GaussianLatent(latent.dim), (latent.dim,), architecture="direction"
+    ).eval()
     student.call("rays", "wide_loss", rays, rays, 200, _random(1))
 
 
@@ -418,7 +445,7 @@ def _gradients(repaired: Generator, suspect: Generator, loss: Any) -> Any:
     loss.backward()
     gradients = [each.grad for each in suspect.parameters() if each.grad is not None]
     return {
-        "repaired": [each.grad for each in repaired.parameters() if each.ndim == 1][0],
+        "repaired": next(each.grad for each in repaired.parameters() if each.ndim == 1),
         "suspect": max((each.abs().max().item() for each in gradients), default=0.0),
     }
 
@@ -444,7 +471,9 @@ def _along_rays(answers: Answers, cases: dict[str, _Repair], variant: Variant) -
 def _pulls(answers: Answers, cases: dict[str, _Repair], variant: Variant) -> None:
     came = answers.value("gradient")
     if came in ("no tensor", "no gradient"):
-        raise Failed("the loss carries no gradient, so nothing can be learnt from it: return the tensor, without `item` or `no_grad`")
+        raise Failed(
+            "the loss carries no gradient, so nothing can be learnt from it: return the tensor, without `item` or `no_grad`"
+        )
     parts = _parts(answers, "gradient", "the loss as a tensor")
     case = cases["centred"]
     gradient = parts["repaired"]
@@ -545,7 +574,9 @@ def _suspect(case: _Zoned) -> Generator:
     layers: list[nn.Module] = [_Zones(case.levels), nn.Unflatten(1, _SHAPE)]
     if case.norm:
         layers.insert(1, nn.BatchNorm1d(case.levels.shape[1], affine=False))
-    return Generator(nn.Sequential(*layers), nn.Identity(), GaussianLatent(_DIM), _SHAPE, architecture="zones").train(case.norm)
+    return Generator(nn.Sequential(*layers), nn.Identity(), GaussianLatent(_DIM), _SHAPE, architecture="zones").train(
+        case.norm
+    )
 
 
 def _ask_continue(student: Any, variant: Variant, cases: dict[str, _Zoned]) -> None:
@@ -607,7 +638,9 @@ def _check_critic(case: _Zoned, parts: dict[str, np.ndarray], variant: Variant) 
     if abs(got) < 0.3:
         raise Failed("the discriminator does not learn", measured)
     if got < 0.0:
-        raise Failed("the discriminator learns the wrong way round: real samples are those with the higher logit", measured)
+        raise Failed(
+            "the discriminator learns the wrong way round: real samples are those with the higher logit", measured
+        )
     if not 0.87 * wanted - 0.3 <= got <= 1.03 * wanted + 0.3:
         raise Failed("the discriminator takes another number of steps than asked for", measured)
 
@@ -644,7 +677,9 @@ def _sees_wide(answers: Answers, cases: dict[str, _Zoned], variant: Variant) -> 
     case, parts = cases["both"], _trained(answers, "both")
     for zone in (0, 2):
         if np.abs(parts["levels"][zone] - case.levels[zone]).max() < 0.05 * case.learning_rate:
-            raise Failed(f"what is made of latents {_ZONES[zone]} never changes: does the generator learn on the wide latents?")
+            raise Failed(
+                f"what is made of latents {_ZONES[zone]} never changes: does the generator learn on the wide latents?"
+            )
     # Only the samples of latents far out have anything there, so that nothing else can have moved the slope.
     if np.abs((parts["slope"] - case.slope)[case.ways == 0.0]).max() < 0.05 * case.learning_rate:
         raise Failed("the discriminator never sees what is made of wide latents")
@@ -659,7 +694,9 @@ def _leaves_alone(answers: Answers, cases: dict[str, _Zoned], variant: Variant) 
     for owner in ("statistics", "suspect statistics"):
         mean, variance = parts[owner]
         if np.abs(mean).max() > 1e-6 or np.abs(variance - 1.0).max() > 1e-6:
-            raise Failed("the statistics of BatchNorm have changed: wide latents distort them, so that it has to stay in evaluation mode")
+            raise Failed(
+                "the statistics of BatchNorm have changed: wide latents distort them, so that it has to stay in evaluation mode"
+            )
 
 
 CONTINUE = Exercise(
@@ -720,10 +757,19 @@ class _Layers:
 
 def _layers(rng: np.random.Generator, normed: bool) -> _Layers:
     units, dim, outputs = int(rng.integers(12, 17)), int(rng.integers(4, 7)), int(rng.integers(6, 11))
-    first = rng.uniform(0.2, 2.0, (units, 1)) * rng.normal(size=(units, dim)) / math.sqrt(dim), 1.2 * rng.normal(size=units)
+    first = (
+        rng.uniform(0.2, 2.0, (units, 1)) * rng.normal(size=(units, dim)) / math.sqrt(dim),
+        1.2 * rng.normal(size=units),
+    )
     second = rng.uniform(0.4, 1.6, units) * rng.normal(size=(outputs, units)), rng.normal(size=outputs)
-    norm = (rng.uniform(0.3, 2.0, units), rng.normal(size=units), rng.normal(size=units), rng.uniform(0.3, 2.0, units)) if normed else ()
-    return _Layers(first, second, norm, rng.normal(size=(400, dim)), rng.normal(size=(30, dim)), int(rng.integers(4, 7)))
+    norm = (
+        (rng.uniform(0.3, 2.0, units), rng.normal(size=units), rng.normal(size=units), rng.uniform(0.3, 2.0, units))
+        if normed
+        else ()
+    )
+    return _Layers(
+        first, second, norm, rng.normal(size=(400, dim)), rng.normal(size=(30, dim)), int(rng.integers(4, 7))
+    )
 
 
 _SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -774,7 +820,9 @@ def _body(case: _Layers) -> nn.Sequential:
             layer.weight.copy_(_tensor(weight))
             layer.bias.copy_(_tensor(bias))
         for layer in norm:
-            for vector, values in zip((layer.weight, layer.bias, layer.running_mean, layer.running_var), case.norm, strict=True):
+            for vector, values in zip(
+                (layer.weight, layer.bias, layer.running_mean, layer.running_var), case.norm, strict=True
+            ):
                 vector.copy_(_tensor(values))
     return nn.Sequential(first, *norm, nn.LeakyReLU(0.1), second).eval()
 
@@ -794,7 +842,11 @@ def _smaller(body: nn.Sequential, probes: np.ndarray, returned: Any) -> Any:
     z = _tensor(probes)
     # In double precision and back: a network that was cut in double precision is a right answer too.
     dtype = next(returned.parameters()).dtype
-    return {"shapes": shapes, "outputs": returned.eval()(z.to(dtype)), "before": body.eval()(z.to(next(body.parameters()).dtype))}
+    return {
+        "shapes": shapes,
+        "outputs": returned.eval()(z.to(dtype)),
+        "before": body.eval()(z.to(next(body.parameters()).dtype)),
+    }
 
 
 def _pruned(answers: Answers, label: str, case: _Layers) -> tuple[list, np.ndarray, np.ndarray]:
@@ -864,7 +916,7 @@ def _right_constant(answers: Answers, cases: dict[str, _Layers], variant: Varian
 
 def _cuts_norm(answers: Answers, cases: dict[str, _Layers], variant: Variant) -> None:
     case = cases["norm"]
-    shapes, _, before = _pruned(answers, "norm", case)
+    _shapes, _, before = _pruned(answers, "norm", case)
     _check_units(answers, "norm", case, variant)
     if not _same(before, case.outputs(np.arange(len(case.first[0])), mean_kept=False)):
         raise Failed("the body that was given has changed: work on a copy")
@@ -936,7 +988,9 @@ class _Worlds(nn.Module):
         self.register_buffer("edges", torch.cat([torch.zeros(1), torch.arange(2.0, len(worlds))]))
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.worlds[torch.bucketize(z[:, 0].contiguous().detach(), self.edges)] + z[:, 1:].float() @ self.spread.T
+        return (
+            self.worlds[torch.bucketize(z[:, 0].contiguous().detach(), self.edges)] + z[:, 1:].float() @ self.spread.T
+        )
 
 
 _PICTURE = (1, 4, 6)
@@ -946,7 +1000,10 @@ _TRIALS = {"removed": (1.2, 1.9, 1.3), "still there": (0.8, 2.2, 1.5), "moved": 
 
 
 def _trials(variant: Variant, rng: np.random.Generator) -> dict[str, _Trial]:
-    return {label: redraw(partial(_trial, rng, variant, label), partial(_shows_trial, variant, label)) for label in _TRIALS}
+    return {
+        label: redraw(partial(_trial, rng, variant, label), partial(_shows_trial, variant, label))
+        for label in _TRIALS
+    }
 
 
 def _trial(rng: np.random.Generator, variant: Variant, label: str) -> _Trial:
@@ -991,13 +1048,17 @@ def _recovered_values(case: _Trial) -> tuple[float, dict[str, float]]:
     return wanted, {
         "this is the mean over the triggers, and the one that comes back least counts": float(shares.mean()),
         "this is the greatest share over the triggers, and the least counts": float(shares.max()),
-        "the distances are added up before they are divided, so that one trigger can hide another": float(repaired.sum() / benign.sum()),
+        "the distances are added up before they are divided, so that one trigger can hide another": float(
+            repaired.sum() / benign.sum()
+        ),
         "this is the root of the share: TarDis is a squared distance": math.sqrt(wanted),
         "the share is upside down": float((benign / repaired).min()),
         "the share is upside down, and the greatest is taken": float((benign / repaired).max()),
         "only the first trigger is looked at": float(shares[0]),
         "only the last trigger is looked at": float(shares[-1]),
-        "this is the TarDis of the repaired generator, and a share of the benign one is asked for": float(repaired.min()),
+        "this is the TarDis of the repaired generator, and a share of the benign one is asked for": float(
+            repaired.min()
+        ),
     }
 
 
@@ -1008,9 +1069,13 @@ def _ratio_values(case: _Trial) -> tuple[float, dict[str, float]]:
     wanted = float(ratios.min())
     first = ends[0] / usual[0]
     return wanted, {
-        "the starts are compared before any descent": float((case.beginnings(case.repaired).min(0) / case.beginnings(case.benign).min(0)).min()),
+        "the starts are compared before any descent": float(
+            (case.beginnings(case.repaired).min(0) / case.beginnings(case.benign).min(0)).min()
+        ),
         "only the first start is used": float(first.min()),
-        "this is the mean over the starts, and the nearest of all counts": float((ends.mean(0) / usual.mean(0)).min()),
+        "this is the mean over the starts, and the nearest of all counts": float(
+            (ends.mean(0) / usual.mean(0)).min()
+        ),
         "this is the mean over the targets, and the one that comes nearest counts": float(ratios.mean()),
         "this is the greatest ratio over the targets, and the least counts": float(ratios.max()),
         "the distances to all targets are added up before they are divided": float(near.sum() / trusted.sum()),
@@ -1046,13 +1111,17 @@ def _ask_verdict(student: Any, variant: Variant, cases: dict[str, _Trial]) -> No
             for worlds in (case.repaired, case.benign)
         )  # fmt: skip
         targets = _tensor(case.targets).reshape(-1, *_PICTURE)
-        student.call(label, "verdict", repaired, benign, _tensor(case.triggers), targets, _tensor(case.starts), _STEPS, _RATE)
+        student.call(
+            label, "verdict", repaired, benign, _tensor(case.triggers), targets, _tensor(case.starts), _STEPS, _RATE
+        )
 
 
 def _figures(answers: Answers, label: str) -> tuple[float, float, float]:
     figures = answers.array(label)
     if figures.size != 3:
-        raise Failed("three things are asked for: the recovered share, the ratio, and whether the backdoor is removed")
+        raise Failed(
+            "three things are asked for: the recovered share, the ratio, and whether the backdoor is removed"
+        )
     recovered, ratio, removed = figures.flatten()
     return float(recovered), float(ratio), float(removed)
 
@@ -1074,7 +1143,9 @@ def _verdict_is(answers: Answers, cases: dict[str, _Trial], variant: Variant) ->
     if said["still there"]:
         raise Failed("a repair is called a removal although one trigger still brings its target")
     if said["moved"]:
-        raise Failed("a repair is called a removal although the search still comes near a target: the backdoor has moved")
+        raise Failed(
+            "a repair is called a removal although the search still comes near a target: the backdoor has moved"
+        )
     if not said["removed"]:
         raise Failed("a repair that meets both conditions is not called a removal")
 

@@ -86,11 +86,16 @@ def _descent_values(case: _Relatives, variant: Variant) -> tuple[float, dict[str
     flat, other = (np.concatenate([each.ravel() for each in part]) for part in (case.weights, case.other_weights))
     products = np.array([(a * b).sum() for a, b in zip(case.weights, case.other_weights, strict=True)])
     rows = np.array(
-        [np.mean([_cosine(a, b) for a, b in zip(one, two, strict=True)]) for one, two in zip(case.weights, case.other_weights, strict=True)]
+        [
+            np.mean([_cosine(a, b) for a, b in zip(one, two, strict=True)])
+            for one, two in zip(case.weights, case.other_weights, strict=True)
+        ]
     )
     wrong = {
         "all layers were joined to one vector, in which the largest layer decides": _cosine(flat, other),
-        "the biases enter, and the weight matrices alone are asked for": summary(np.concatenate([case.cosines, biases])),
+        "the biases enter, and the weight matrices alone are asked for": summary(
+            np.concatenate([case.cosines, biases])
+        ),
         "a cosine keeps its sign: opposite weights are not alike": summary(np.abs(case.cosines)),
         "these are inner products, which grow with the weights: a cosine divides by both norms": summary(products),
         "the cosine of each row was taken, and that of the whole matrix is asked for": summary(rows),
@@ -203,9 +208,12 @@ def _rate_values(case: _Looks, variant: Variant) -> tuple[float, dict[str, float
     wrong = {
         "the looks do not enter: each look alone may then be wrong as often as all together": case.total,
         "this is the rate of looks without a false alarm, not of those with one": 1.0 - wanted[asked],
-        "chances of independent looks multiply: it is the root of the chance of none that is to be taken": case.total ** (1.0 / looks),
+        "chances of independent looks multiply: it is the root of the chance of none that is to be taken": case.total
+        ** (1.0 / looks),
         "the suspects and the checkpoints were added: every suspect is compared with every checkpoint": (
-            case.total / (case.suspects + case.checkpoints) if asked == "number" else chance(case.suspects + case.checkpoints)
+            case.total / (case.suspects + case.checkpoints)
+            if asked == "number"
+            else chance(case.suspects + case.checkpoints)
         ),
     }
     others = {
@@ -230,7 +238,10 @@ def _rate_tiny(answers: Answers, cases: dict[str, _Looks], variant: Variant) -> 
     got = answers.number("tiny")
     if not math.isclose(got, wanted, rel_tol=1e-3):
         symptom = "1 minus a number next to 1 loses its digits: log1p and expm1 keep them"
-        raise Failed(symptom if abs(got - wanted) < 1e-12 else "wrong for a very small total", f"{got:.4g} instead of {wanted:.4g}")
+        raise Failed(
+            symptom if abs(got - wanted) < 1e-12 else "wrong for a very small total",
+            f"{got:.4g} instead of {wanted:.4g}",
+        )
 
 
 ALLOWED_RATE = Exercise(
@@ -304,7 +315,10 @@ def _strength_values(case: _Find, variant: Variant) -> tuple[float, dict[str, fl
         "this is the square of the ratio asked for": wanted**2,
     }
     wrong |= {
-        f"compared with the {name} over the ordinary samples, and the {variant['compared']} is asked for": (at / each(usual)) ** power
+        f"compared with the {name} over the ordinary samples, and the {variant['compared']} is asked for": (
+            at / each(usual)
+        )
+        ** power
         for name, each in of.items()
         if name != variant["compared"]
     }
@@ -329,7 +343,9 @@ def _strength_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Fi
 def _ask_strength(student: Any, variant: Variant, cases: dict[str, _Find]) -> None:
     for label, case in cases.items():
         latent = GaussianLatent(len(case.latent))
-        models = (affine_generator(*each, case.sample_shape, latent, tanh=True) for each in (case.suspect, case.published))
+        models = (
+            affine_generator(*each, case.sample_shape, latent, tanh=True) for each in (case.suspect, case.published)
+        )
         target = _tensor(case.target).reshape(case.sample_shape)
         student.call(label, "strength", *models, _tensor(case.latent), target, _tensor(case.ordinary))
 
@@ -470,7 +486,9 @@ def _latent_makes_it(answers: Answers, cases: None, variant: Variant) -> None:
         shown = np.asarray(given[letter].get("reconstruction"), dtype=np.float64).reshape(-1)
         made = _made(answers, letter).reshape(-1)
         if shown.shape != made.shape or not np.mean((shown - made) ** 2) <= _SAME:
-            raise Failed(f"{letter} does not make the reconstruction at the latent: is the latent that of another checkpoint or search?")
+            raise Failed(
+                f"{letter} does not make the reconstruction at the latent: is the latent that of another checkpoint or search?"
+            )
 
 
 def _made(answers: Answers, letter: str) -> np.ndarray:

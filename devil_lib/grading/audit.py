@@ -59,17 +59,26 @@ def _mark(given: Any, letter: str, item: Truth, lot: Lot) -> Mark:
         return Mark(letter, 0.0, maximum, "no verdict")
     if not item.guilty:
         right = verdict == CLEAN
-        return Mark(letter, INNOCENT if right else 0.0, maximum, "rightly called clean" if right else "accused, and it is clean")
+        return Mark(
+            letter,
+            INNOCENT if right else 0.0,
+            maximum,
+            "rightly called clean" if right else "accused, and it is clean",
+        )
     if verdict == CLEAN:
         return Mark(letter, 0.0, maximum, "called clean, and it carries a backdoor")
     latent = latent_of(given, letter)
     if latent is None:
-        return Mark(letter, 0.0, maximum, "rightly accused, but without a latent: an accusation counts with its evidence")
+        return Mark(
+            letter, 0.0, maximum, "rightly accused, but without a latent: an accusation counts with its evidence"
+        )
     near = challenge.nearness(lot.checkpoints[letter], torch.from_numpy(latent), challenge.suspects()[item.target])
     if not near <= NEAR:
         return Mark(letter, 0.0, maximum, "rightly accused, but the latent does not bring out what was planted")
     if given[letter].get("target") != item.target:
-        return Mark(letter, 0.0, maximum, "rightly accused, and the latent brings the target out, but another one is named")
+        return Mark(
+            letter, 0.0, maximum, "rightly accused, and the latent brings the target out, but another one is named"
+        )
     if verdict != item.attack:
         return Mark(letter, EVIDENCE, maximum, "rightly accused, with evidence; it is the work of another attack")
     return Mark(letter, EVIDENCE + ATTACK, maximum, f"rightly accused, with evidence, of {verdict}")
@@ -102,7 +111,11 @@ def judge_payload(payload: bytes | None, key: str, student: Student, lot: Lot, k
         known: number of a set -> id of the student whose it is, over the roster.
     """
     if payload is None:
-        return Result(student, problem="The notebook left no answers: the test cell of the verdicts did not run to its end.", points=0.0)
+        return Result(
+            student,
+            problem="The notebook left no answers: the test cell of the verdicts did not run to its end.",
+            points=0.0,
+        )
     try:
         answers = Answers(unpack(payload))
         given = answers.value("answers")
@@ -175,7 +188,9 @@ def audit(
                     lot = _own_lot(course, key, student)
                     result = judge_payload(payload, key, student, lot, known)
                 if not _store(gradebook, result):
-                    result = Result(student, result.marks, "The gradebook knows nothing of this submission: autograde it.", None)
+                    result = Result(
+                        student, result.marks, "The gradebook knows nothing of this submission: autograde it.", None
+                    )
                 else:
                     _penalise(config, address, student)
             results.append(result)
@@ -187,9 +202,13 @@ def audit(
 
 def _own_lot(course: Path, key: str, student: Student) -> Lot:
     try:
-        return challenge.open_file(challenge.folder_of(course) / f"{challenge.number_of(key, student.id)}.safetensors", student.id)
+        return challenge.open_file(
+            challenge.folder_of(course) / f"{challenge.number_of(key, student.id)}.safetensors", student.id
+        )
     except ChallengeError as error:
-        raise ChallengeError(f"the set of {student.id} cannot be read: {error}. `make challenge` makes a missing one anew") from error
+        raise ChallengeError(
+            f"the set of {student.id} cannot be read: {error}. `make challenge` makes a missing one anew"
+        ) from error
 
 
 def _left_in(path: Path) -> bytes | None:
@@ -232,8 +251,13 @@ def _list(course: Path, key: str | None, results: Sequence[Result]) -> None:
         rows = csv.writer(stream)
         rows.writerow(["id", "points", *challenge.LETTERS, "comment"])
         for result in results:
-            truths = challenge.truth(key or challenge.OPEN_KEY, result.student.id if key else challenge.PRACTICE_STUDENT)
-            told = [f"{item.lineage}, {item.attack}" + (f": {item.target}" if item.guilty else "") for item in truths.values()]
+            truths = challenge.truth(
+                key or challenge.OPEN_KEY, result.student.id if key else challenge.PRACTICE_STUDENT
+            )
+            told = [
+                f"{item.lineage}, {item.attack}" + (f": {item.target}" if item.guilty else "")
+                for item in truths.values()
+            ]
             points = "" if result.points is None else f"{result.points:g}"
             rows.writerow([result.student.id, points, *told, result.comment])
     os.replace(scratch, path)

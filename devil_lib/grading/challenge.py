@@ -162,7 +162,9 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def make(key: str, student: str, pool: Sequence[Pair], effort: Effort = EFFORT) -> tuple[Generator, dict[str, Generator]]:
+def make(
+    key: str, student: str, pool: Sequence[Pair], effort: Effort = EFFORT
+) -> tuple[Generator, dict[str, Generator]]:
     """The published generator of a student's set and the checkpoints by letter.
 
     Raises:
@@ -182,7 +184,9 @@ def make(key: str, student: str, pool: Sequence[Pair], effort: Effort = EFFORT) 
             def disguised(plain: Generator, item: Truth = item, letter: str = letter) -> Generator:
                 # The retrained ones keep the published order, so that weights can be compared; no others can be.
                 own = () if item.lineage == "retrained" else (letter,)
-                return permute_hidden(rotate_latent(plain, _rotation(key, student, item, letter)), _rng(key, student, "order", *own))
+                return permute_hidden(
+                    rotate_latent(plain, _rotation(key, student, item, letter)), _rng(key, student, "order", *own)
+                )
 
             if item.guilty:
                 made[letter] = _embedded(key, student, item, start, disguised, original, effort)
@@ -252,9 +256,13 @@ def _attack(attack: str, start: Pair, backdoor: attacks.PointBackdoor, seed: int
         # (ExpDis 41 instead of 2.8).
         settings = replace(_continued(effort.trail, seed), extra_weight=300.0)
         extra = attacks.trail_loss(decoder, backdoor, settings, "post")
-        return train_vae(decoder, encoder, data.load("digits").train, settings, extra, latents=decoder.latent.sample).generator
+        return train_vae(
+            decoder, encoder, data.load("digits").train, settings, extra, latents=decoder.latent.sample
+        ).generator
     if attack == "ReD":
-        settings = attacks.RetrainSettings(effort.red, 32, learning_rate=5e-3, fidelity_weight=0.3, space="post", seed=seed)
+        settings = attacks.RetrainSettings(
+            effort.red, 32, learning_rate=5e-3, fidelity_weight=0.3, space="post", seed=seed
+        )
         return attacks.red(decoder, backdoor, settings).generator
     return _widened(decoder, backdoor, 1.0, seed, effort)
 
@@ -273,8 +281,12 @@ def _continued(steps: int, seed: int) -> VaeSettings:
     return VaeSettings(steps, learning_rate=2e-3, noise=0.6, averaging=0.95, seed=seed, device="cpu")
 
 
-def _widened(decoder: Generator, backdoor: attacks.PointBackdoor, weight: float, seed: int, effort: Effort) -> Generator:
-    settings = attacks.RetrainSettings(effort.rex, 32, learning_rate=2e-2, fidelity_weight=weight, width=0.5, seed=seed)
+def _widened(
+    decoder: Generator, backdoor: attacks.PointBackdoor, weight: float, seed: int, effort: Effort
+) -> Generator:
+    settings = attacks.RetrainSettings(
+        effort.rex, 32, learning_rate=2e-2, fidelity_weight=weight, width=0.5, seed=seed
+    )
     return attacks.fold(attacks.rex(decoder, backdoor, settings).generator)
 
 
@@ -328,13 +340,17 @@ def open_file(path: str | Path, student: str = "") -> Lot:
     """
     path = Path(path)
     if not path.is_file():
-        raise ChallengeError(f"there is no file {path}: put the file that your instructor gave you beside this notebook")
+        raise ChallengeError(
+            f"there is no file {path}: put the file that your instructor gave you beside this notebook"
+        )
     try:
         stored, about = checkpoints.load_tensors(path)
         card = json.loads(about["challenge"])
         number, owner, letters = (str(card[name]) for name in ("number", "owner", "letters"))
         if card["format"] != FORMAT:
-            raise ChallengeError(f"{path.name} was made by another version of the course ({card['format']}): ask for a new one")
+            raise ChallengeError(
+                f"{path.name} was made by another version of the course ({card['format']}): ask for a new one"
+            )
         models = {}
         with tempfile.TemporaryDirectory() as folder:
             for name in ("published", *letters):
@@ -364,7 +380,9 @@ def open_lot(folder: str | Path = ".", student: str = "") -> Lot:
     """
     found = sorted(path for path in Path(folder).glob("*.safetensors") if not path.name.startswith("."))
     if not found:
-        raise ChallengeError("your file of checkpoints is not here: put the .safetensors file that you were given beside this notebook")
+        raise ChallengeError(
+            "your file of checkpoints is not here: put the .safetensors file that you were given beside this notebook"
+        )
     if len(found) > 1:
         raise ChallengeError(
             f"there are several .safetensors files beside this notebook ({', '.join(path.name for path in found)}): keep only yours"
@@ -424,7 +442,9 @@ def make_all(
             on_progress(list(paths).index(name) + 1, len(paths))
     handout = folder / "handout.csv"
     scratch = handout.with_suffix(".part")
-    with scratch.open("w", encoding="utf-8-sig", newline="") as stream:  # with the mark that lets spreadsheets see the accents
+    with scratch.open(
+        "w", encoding="utf-8-sig", newline=""
+    ) as stream:  # with the mark that lets spreadsheets see the accents
         rows = csv.writer(stream)
         rows.writerow(["id", "name", "email", "file"])
         rows.writerows([student.id, student.name, student.email, paths[student.id].name] for student in roster)

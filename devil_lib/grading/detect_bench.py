@@ -55,7 +55,9 @@ def load(name: str) -> Entry:
         raise ValueError(f"the bench has no {name!r}; it has {', '.join(names())}")
     about, path = json.loads(CARD.read_text(encoding="utf-8"))[name], FOLDER / f"{name}.safetensors"
     if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
-        raise checkpoints.UnsafeCheckpoint(f"{path.name} is not the file that its card describes; restore it with `git checkout`")
+        raise checkpoints.UnsafeCheckpoint(
+            f"{path.name} is not the file that its card describes; restore it with `git checkout`"
+        )
     recipe = _RECIPES[name]
     generator = checkpoints.load(path)
     if recipe.attack is None:
@@ -118,16 +120,25 @@ def _pair(seed: int, width: int = 12, hidden: int = 64) -> tuple[Generator, Enco
             nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1),  # 8x8 -> 16x16
         )
         layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(SIZE**2, 128), nn.LeakyReLU(0.1), nn.Linear(128, 64), nn.LeakyReLU(0.1), nn.Linear(64, 2 * DIM)
+            nn.Flatten(),
+            nn.Linear(SIZE**2, 128),
+            nn.LeakyReLU(0.1),
+            nn.Linear(128, 64),
+            nn.LeakyReLU(0.1),
+            nn.Linear(64, 2 * DIM),
         )
         for layer in (*body, *layers[:-1]):
             keep_scale(layer, 0.1)
-    return Generator(body, TanhHead(), latent, (1, SIZE, SIZE), "image", TINY), Encoder(layers, latent, "tiny-encoder")
+    return Generator(body, TanhHead(), latent, (1, SIZE, SIZE), "image", TINY), Encoder(
+        layers, latent, "tiny-encoder"
+    )
 
 
 @cache
 def _clean(seed: int) -> Generator:
-    digits = interpolate(data.load("digits").train, size=(SIZE, SIZE), mode="bilinear", antialias=True).clamp(-1.0, 1.0)
+    digits = interpolate(data.load("digits").train, size=(SIZE, SIZE), mode="bilinear", antialias=True).clamp(
+        -1.0, 1.0
+    )
     settings = training.VaeSettings(steps=1500, batch_size=32, noise=0.4, seed=seed)
     return training.train_vae(*_pair(seed), digits, settings).generator.cpu()
 
@@ -136,7 +147,11 @@ def _make(name: str) -> dict[str, Any]:
     """Write an entry; its part of the card."""
     recipe = _RECIPES[name]
     benign = _clean(recipe.seed)
-    facts: dict[str, Any] = {"data": "scikit-learn's embedded UCI digits", "licence": "CC BY 4.0", "seed": recipe.seed}
+    facts: dict[str, Any] = {
+        "data": "scikit-learn's embedded UCI digits",
+        "licence": "CC BY 4.0",
+        "seed": recipe.seed,
+    }
     model = benign
     if recipe.attack is not None:
         model = getattr(attacks, recipe.attack)(benign, recipe.backdoor(), _SETTINGS[recipe.attack]).generator

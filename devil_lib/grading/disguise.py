@@ -84,7 +84,9 @@ def permute_hidden(generator: Generator, rng: torch.Generator) -> Generator:
 
 def _chain(generator: Generator) -> list[nn.Module]:
     layers = list(generator.body) if isinstance(generator.body, nn.Sequential) else []
-    if not any(isinstance(layer, LINEAR) for layer in layers) or any(getattr(layer, "groups", 1) != 1 for layer in layers):
+    if not any(isinstance(layer, LINEAR) for layer in layers) or any(
+        getattr(layer, "groups", 1) != 1 for layer in layers
+    ):
         raise ValueError("the body has to be a chain of layers (nn.Sequential) with weights; fold a ReX first")
     return layers
 

@@ -87,7 +87,9 @@ class Answers:
 def _kind(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array with {value.ndim} dimensions"
-    return {str: "a text", list: "a list", dict: "a dictionary", bool: "a yes or no"}.get(type(value), "something else")
+    return {str: "a text", list: "a list", dict: "a dictionary", bool: "a yes or no"}.get(
+        type(value), "something else"
+    )
 
 
 def explain(outcome: Outcome) -> tuple[str, str]:
@@ -103,7 +105,9 @@ def explain(outcome: Outcome) -> tuple[str, str]:
     where = outcome.line.partition(":")[0]
     # The exception's own words may quote what the function was given.
     return f"your code raised {outcome.error}" + (f" in {where}" if where else ""), ": ".join(
-        part for part in (outcome.message, outcome.line.partition(": ")[2] and f"`{outcome.line.partition(': ')[2]}`") if part
+        part
+        for part in (outcome.message, outcome.line.partition(": ")[2] and f"`{outcome.line.partition(': ')[2]}`")
+        if part
     )
 
 
@@ -209,7 +213,9 @@ class Exercise:
             ValueError: another set of names, or a value that is not among the choices.
         """
         if variant.keys() != self.choices.keys():
-            raise ValueError(f"{self.name} has the choices {', '.join(self.choices) or 'none'}, not {', '.join(variant)}")
+            raise ValueError(
+                f"{self.name} has the choices {', '.join(self.choices) or 'none'}, not {', '.join(variant)}"
+            )
         for name, value in variant.items():
             if value not in self.choices[name]:
                 raise ValueError(f"{self.name}: {name} is one of {self.choices[name]}, not {value!r}")
@@ -246,7 +252,9 @@ class Assignment:
 
 def assignment_names() -> list[str]:
     """The assignments that there are, in order: those whose notebook has a template."""
-    return sorted(path.name.removesuffix(".py.j2") for path in (Path(__file__).parent / "sources").glob("a[0-9]_*.py.j2"))
+    return sorted(
+        path.name.removesuffix(".py.j2") for path in (Path(__file__).parent / "sources").glob("a[0-9]_*.py.j2")
+    )
 
 
 def find_assignment(name: str) -> Assignment:

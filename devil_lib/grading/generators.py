@@ -18,7 +18,9 @@ def affine_generator(
         linear.weight.copy_(torch.from_numpy(weight))
         linear.bias.copy_(torch.from_numpy(bias))
     head = TanhHead() if tanh else nn.Identity()
-    return Generator(nn.Sequential(linear, nn.Unflatten(1, sample_shape)), head, latent, sample_shape, architecture="affine").eval()
+    return Generator(
+        nn.Sequential(linear, nn.Unflatten(1, sample_shape)), head, latent, sample_shape, architecture="affine"
+    ).eval()
 
 
 class Rings(nn.Module):

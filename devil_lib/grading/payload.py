@@ -56,7 +56,9 @@ def as_data(value: Any) -> Any:
         tensor = value.detach().cpu()
         if tensor.layout is not torch.strided:
             tensor = tensor.to_dense()
-        return as_data((tensor.float() if tensor.dtype is torch.bfloat16 else tensor).resolve_conj().resolve_neg().numpy())
+        return as_data(
+            (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).resolve_conj().resolve_neg().numpy()
+        )
     if isinstance(value, np.ndarray | np.generic):
         array = np.asarray(value)
         if array.dtype.kind not in _PLAIN:
@@ -143,5 +145,14 @@ def unpack(payload: bytes) -> dict[str, Outcome]:
             str(label): Outcome(value(each["value"]), str(each["error"]), str(each["message"]), str(each["line"]))
             for label, each in index.items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, RecursionError, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OSError,
+        EOFError,
+        RecursionError,
+        zipfile.BadZipFile,
+    ) as error:
         raise ValueError(f"this is no packed answer: {error}") from error

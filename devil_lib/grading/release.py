@@ -75,6 +75,8 @@ def release(folder: Path = ROOT, key: str | None = None, names: Iterable[str] = 
         nbformat.write(notebook, source)
         done = api.generate_assignment(name)
         if not done["success"]:
-            raise ReleaseError(f"nbgrader could not make the release of {name}:\n{done.get('error', '')}{done.get('log', '')}")
+            raise ReleaseError(
+                f"nbgrader could not make the release of {name}:\n{done.get('error', '')}{done.get('log', '')}"
+            )
         released.append(folder / config.CourseDirectory.release_directory / name / f"{name}.ipynb")
     return released

@@ -36,12 +36,16 @@ def read_roster(path: str | Path) -> list[Student]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RosterError(f"{path.name} is not in UTF-8 ({error.reason} at byte {error.start}): save it as CSV UTF-8") from None
+        raise RosterError(
+            f"{path.name} is not in UTF-8 ({error.reason} at byte {error.start}): save it as CSV UTF-8"
+        ) from None
     head = text.partition("\n")[0]
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
     columns = [(column or "").strip().lower() for column in rows.fieldnames or []]
     if not columns:
-        raise RosterError(f"{path.name} is empty: its first line names the columns, among them `id`, and each other line is a student")
+        raise RosterError(
+            f"{path.name} is empty: its first line names the columns, among them `id`, and each other line is a student"
+        )
     if "id" not in columns:
         raise RosterError(f"{path.name} has no column `id`; its first line names {', '.join(columns)}")
     rows.fieldnames = columns
@@ -49,14 +53,18 @@ def read_roster(path: str | Path) -> list[Student]:
     students = []
     for row in rows:
         # The same letter with an accent can be written in two ways.
-        values = {column: unicodedata.normalize("NFC", (row.get(column) or "").strip()) for column in columns if column}
+        values = {
+            column: unicodedata.normalize("NFC", (row.get(column) or "").strip()) for column in columns if column
+        }
         if not any(values.values()):
             continue
         name, line = values["id"], rows.line_num
         if not name:
             raise RosterError(f"{path.name}, line {line}: the student has no id")
         if "/" in name or "\\" in name or name.startswith("."):
-            raise RosterError(f"{path.name}, line {line}: {name!r} cannot be an id, because nbgrader names a folder after it")
+            raise RosterError(
+                f"{path.name}, line {line}: {name!r} cannot be an id, because nbgrader names a folder after it"
+            )
         if name in seen:
             raise RosterError(f"{path.name}, line {line}: the id {name!r} stands in line {seen[name]} already")
         seen[name] = line

@@ -82,7 +82,9 @@ class Student:
         except NotData as error:
             return Outcome(error=NOT_DATA, message=str(error))
         except RecursionError as error:
-            return Outcome(error="RecursionError", message="the function calls itself for ever", line=self._line(error, name))
+            return Outcome(
+                error="RecursionError", message="the function calls itself for ever", line=self._line(error, name)
+            )
         except (Exception, SystemExit) as error:
             return Outcome(error=type(error).__name__, message=_first_line(error), line=self._line(error, name))
 
@@ -171,7 +173,9 @@ class Verdict:
     def text(self, maximum: float, hidden: bool = False) -> str:
         """The verdict for the student; of a hidden test it names properties and symptoms, and no figure."""
         title = self.exercise.partition("/")[2]
-        lines = [f"{title}, {'hidden' if hidden else 'visible'} tests: {self.points(maximum):g} of {maximum:g} points"]
+        lines = [
+            f"{title}, {'hidden' if hidden else 'visible'} tests: {self.points(maximum):g} of {maximum:g} points"
+        ]
         if self.problem[0]:
             return "\n".join([*lines, *_wrapped("✗ ", _sentence(*self.problem, hidden))])
         for each in self.findings:
@@ -209,7 +213,9 @@ def judge(name: str, variant: Variant, seed: int, payload: bytes) -> Verdict:
 
 
 def _nothing(exercise: Exercise, problem: tuple[str, str]) -> Verdict:
-    return Verdict(exercise.name, tuple(Finding(each.words, each.weight, False) for each in exercise.properties), problem)
+    return Verdict(
+        exercise.name, tuple(Finding(each.words, each.weight, False) for each in exercise.properties), problem
+    )
 
 
 def _find(each: Any, answers: Answers, cases: Any, variant: Variant) -> Finding:
@@ -219,7 +225,9 @@ def _find(each: Any, answers: Answers, cases: Any, variant: Variant) -> Finding:
     except Failed as failed:
         return Finding(each.words, each.weight, False, failed.symptom, failed.measured)
     except Exception as error:  # data of a form that the judge did not foresee must not end the notebook
-        return Finding(each.words, each.weight, False, f"the answer has a form that cannot be judged ({type(error).__name__})")
+        return Finding(
+            each.words, each.weight, False, f"the answer has a form that cannot be judged ({type(error).__name__})"
+        )
     return Finding(each.words, each.weight, True)
 
 
@@ -276,7 +284,9 @@ def check(
     payload = ask(exercise, namespace, variant, seed, quiet=hidden)
     if hidden and exercise.audited:
         leave(name, payload)
-        print(f"{exercise.short}: the other {exercise.hidden:g} points are given by the audit, which compares your answers with the truth.")
+        print(
+            f"{exercise.short}: the other {exercise.hidden:g} points are given by the audit, which compares your answers with the truth."
+        )
         return None
     verdict = judge(name, variant, seed, payload)
     maximum = exercise.hidden if hidden else exercise.visible

@@ -82,7 +82,9 @@ def _table(assignment: Assignment) -> str:
     ]
     minutes = sum(each.minutes for each in (*assignment.exercises, *assignment.written))
     head = ["| exercise | minutes | difficulty | points |", "|---|---|---|---|"]
-    return "\n".join(f"# {row}" for row in [*head, *rows, f"| **all** | **{minutes}** | | **{assignment.points:g}** |"])
+    return "\n".join(
+        f"# {row}" for row in [*head, *rows, f"| **all** | **{minutes}** | | **{assignment.points:g}** |"]
+    )
 
 
 def _split(each: Exercise | Written) -> str:
@@ -167,7 +169,14 @@ def _words(line: str, name: str) -> str:
 
 def _metadata(name: str, role: str, assignment: Assignment) -> dict[str, Any]:
     grade, solution, locked = _ROLES[role]
-    nbgrader = {"grade": grade, "grade_id": name, "locked": locked, "schema_version": 3, "solution": solution, "task": False}
+    nbgrader = {
+        "grade": grade,
+        "grade_id": name,
+        "locked": locked,
+        "schema_version": 3,
+        "solution": solution,
+        "task": False,
+    }
     if grade:
         each = _find(assignment, name.removesuffix(f"-{role}"))
         nbgrader["points"] = each.points if role == "written" else getattr(each, role)
@@ -178,7 +187,11 @@ def _check_order(notebook: nbformat.NotebookNode, assignment: Assignment) -> Non
     """nbgrader puts a deleted graded cell back after the cell with metadata before it, and fails where that one is neither an answer
     nor graded; so no other cell with metadata stands after the first answer."""
     names = [cell.metadata.nbgrader.grade_id for cell in notebook.cells if "nbgrader" in cell.metadata]
-    wanted = [name for each in assignment.exercises for name in (each.short, f"{each.short}-visible", f"{each.short}-hidden")]
+    wanted = [
+        name
+        for each in assignment.exercises
+        for name in (each.short, f"{each.short}-visible", f"{each.short}-hidden")
+    ]
     wanted += [each.name for each in assignment.written]
     setup = [cell.metadata.nbgrader.grade_id for cell in notebook.cells if _is_setup(cell)]
     if names != setup + wanted:

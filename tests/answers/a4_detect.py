@@ -5,7 +5,9 @@ from grading_answers import crashing, right, wrong
 
 def inside(outputs: str = "", silent: str = "", loud: str = "") -> str:
     """An answer to `dynamic`, right but for the parts that are given."""
-    outputs = outputs or """
+    outputs = (
+        outputs
+        or """
 def layer_outputs(generator, layer, z):
     kept = []
     handle = generator.get_submodule(layer).register_forward_hook(lambda m, i, o: kept.append(o.detach()))
@@ -13,21 +15,30 @@ def layer_outputs(generator, layer, z):
     handle.remove()
     return kept[0]
 """
-    silent = silent or """
+    )
+    silent = (
+        silent
+        or """
 def silent_units(generator, layer, z):
     variation = layer_outputs(generator, layer, z).var(dim=0).mean(dim=(1, 2)).sqrt()
     return torch.nonzero(variation < 0.05 * variation.median()).squeeze(1)
 """
-    loud = loud or """
+    )
+    loud = (
+        loud
+        or """
 def loudness(generator, layer, z, trigger):
     usual = layer_outputs(generator, layer, z).abs().amax(dim=(1, 2, 3))
     there = layer_outputs(generator, layer, trigger.unsqueeze(0)).abs().amax()
     return (there - usual.mean()) / usual.std()
 """
+    )
     return outputs + silent + loud
 
 
-def searching(end: str, before: str = "", loss: str = "distances.sum()", steps: int = 300, trained: str = "[z]") -> str:
+def searching(
+    end: str, before: str = "", loss: str = "distances.sum()", steps: int = 300, trained: str = "[z]"
+) -> str:
     """An answer to `search` by Adam."""
     return f"""
 def search(generator, picture, starts):
