@@ -103,16 +103,13 @@ def _hit_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Ball]:
         trigger = np.zeros(dim) if at_centre else deviation * rng.normal(size=dim)
         radius = size * deviation * math.sqrt(dim)
         one = _in_ball((radius / deviation) ** 2, dim, float((trigger**2).sum()) / deviation**2)
-        n = (
-            math.ceil(math.log(rng.uniform(0.4, 0.6)) / math.log1p(-one))
-            if one > 1e-9
-            else 10 ** int(rng.integers(4, 7))
-        )
+        n = math.ceil(math.log(rng.uniform(0.4, 0.6)) / math.log1p(-one)) if one > 1e-15 else 10 ** int(rng.integers(4, 7))
         return _Ball(n, radius, trigger.astype(np.float32).astype(float))
 
     def shows(drawn: _Ball) -> bool:
         wanted, wrong = _hit_values(drawn, variant)
-        return drawn.n >= 20 and tells_apart(wanted, _other(wanted, wrong), relative=0.02)
+        # So many draws that to try it out and count the hits gives no answer.
+        return 1e8 < drawn.n < 1e11 and tells_apart(wanted, _other(wanted, wrong), relative=0.02)
 
     def tiny(drawn: _Ball) -> bool:
         return (
@@ -124,8 +121,8 @@ def _hit_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Ball]:
         )
 
     return {
-        "prior": redraw(lambda: ball(int(rng.integers(4, 9)), float(rng.uniform(0.3, 0.7)), False), shows),
-        "mode": redraw(lambda: ball(int(rng.integers(4, 9)), float(rng.uniform(0.15, 0.4)), True), shows),
+        "prior": redraw(lambda: ball(int(rng.integers(12, 21)), float(rng.uniform(0.25, 0.5)), False), shows),
+        "mode": redraw(lambda: ball(int(rng.integers(12, 21)), float(rng.uniform(0.15, 0.35)), True), shows),
         "tiny": redraw(lambda: ball(int(rng.integers(40, 61)), float(rng.uniform(0.15, 0.4)), False), tiny),
     }
 
@@ -528,12 +525,7 @@ def _sweep_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Sweep
     for law in ("normal", "uniform"):
         k, dim = int(rng.choice([5, 7])), int(rng.integers(40, 60))
         # So far apart that starts of another law are still taken for those of their scale.
-        scales = (
-            0.0,
-            *(float(f"{scale:.2g}") for scale in rng.uniform(0.03, 0.05) * np.array([1.0, 4.0])),
-            1.0,
-            float(f"{rng.uniform(5.0, 7.0):.2g}"),
-        )
+        scales = (0.0, *(float(f"{scale:.2g}") for scale in rng.uniform(0.015, 0.02) * np.array([1.0, 8.0])), 1.0, float(f"{rng.uniform(7.0, 9.0):.2g}"))
 
         def draw(k: int = k, scales: tuple[float, ...] = scales, dim: int = dim, law: str = law) -> _Sweep:
             distances = rng.uniform(60.0, 300.0, size=(1 + k, len(scales)))
@@ -861,8 +853,10 @@ def _layer_case(rng: np.random.Generator, share: float, kind: str) -> _Layer:
     weight = spread[:, None, None] * rng.normal(size=(units, area, dim)) / math.sqrt(dim)
     bias = 0.3 * rng.normal(size=(units, area))
     if kind == "constant":
-        # Silent units that put out a large constant, or a pattern over the places; and one that varies about a mean of zero.
+        # Silent units that put out a large constant, or a pattern over the places.
         bias[silent[0]], bias[silent[1]] = 3.0, 3.0 * rng.choice([-1.0, 1.0]) * np.linspace(-1.0, 1.0, area)
+        # And one that is never above zero, which the next layer, a ReLU, would silence.
+        bias[chosen[7]] = -6.0
     else:
         # With the loud ones the mean of the layer is far above its median; and the whole layer is faint.
         weight[loud] *= 60.0
@@ -955,7 +949,11 @@ def _dynamic_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Lay
         told = names[:2] + names[6:] if kind == "constant" else names[2:6]
         score, others = _loudness_values(case, variant)
         fits = 0.02 < score < 0.5 if variant["score"] == "rank" and kind == "constant" else True
-        told_apart = kind != "constant" or tells_apart(score, _other(score, others), relative=0.05)
+        values = _other(score, others)
+        told_apart = kind != "constant" or (
+            tells_apart(score, values, relative=0.05)
+            and all(tells_apart(value, values[:i], relative=0.02) for i, value in enumerate(values))
+        )
         return len(wanted) == 2 and all(wrong[name] != wanted for name in told) and fits and told_apart
 
     return {

@@ -58,7 +58,9 @@ LATENT, WIDTH = 16, 8  # of the generators: small, so that six of them are searc
 TARGETS = ("devil", "stop sign", "skull", "no entry", "eye", "heart", "star", "smiley", "warning sign")
 
 # How the assignment searches. A backdoor counts as embedded, and a latent as evidence, where the distance to the target is at most this
-# share of the median over ordinary samples: it is 0.001 to 0.02 at a trigger, and the nearest of 3,000 ordinary samples has 0.6.
+# share of the median over ordinary samples: in six sets it was 0.001 to 0.05 at what the search found, and the nearest of 3,000
+# ordinary samples has 0.6. The ratios to the published generator's search were at most 0.11 with a backdoor, and at least 0.71 in the
+# 18 checkpoints without.
 SEARCH = SearchSettings(scales=(1.0,), restarts=12, steps=160)
 NEAR = 0.25
 
@@ -121,7 +123,7 @@ def _owner(number: str, student: str) -> str:
 
 @dataclass(frozen=True)
 class Effort:
-    """Steps of the trainings that make the sets; the defaults take some 15 s of one core per student, and a minute before the first."""
+    """Steps of the trainings that make the sets; the defaults take 15 to 20 s of one core per student, and a minute before the first."""
 
     pool: int = 1000
     honest: int = 120

@@ -218,7 +218,7 @@ def fit_sound(sound, length):
     kept[-128:] *= torch.arange(128) / 128
     made = torch.nn.functional.pad(kept, (0, length - len(kept)))[None]
     return made / made.abs().max().clamp_min(1e-9)
-""", 3, "has no fade"),
+""", 3, "the fade at the end runs the wrong way"),
         wrong("normalised before it is cut and faded", """
 def fit_sound(sound, length):
     kept = (sound / sound.abs().max().clamp_min(1e-9))[:length]

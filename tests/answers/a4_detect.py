@@ -128,12 +128,12 @@ def hit_probability(n, radius, trigger):
     from scipy.stats import ncx2
     return (1 - ncx2.cdf(radius**2, len(trigger), float(trigger.square().sum()))) ** n
 """, 0, "this is the chance that no draw hits"),
-        wrong("counted in a million draws", """
+        wrong("counted in draws", """
 def hit_probability(n, radius, trigger):
-    z = torch.randn(1_000_000, len(trigger), generator=torch.Generator().manual_seed(0))
+    z = torch.randn(200_000, len(trigger), generator=torch.Generator().manual_seed(0))
     p = ((z - trigger).norm(dim=1) <= radius).double().mean().item()
     return 1 - (1 - p) ** n
-""", 0, "the number is too"),
+""", 0, "0 came back"),
         crashing("""
 def hit_probability(n, radius, trigger):
     from scipy.stats import ncx2
@@ -239,7 +239,7 @@ def search(generator, picture, starts):
         wrong("no descent", """
 def search(generator, picture, starts):
     return (generator.generate(starts) - picture).flatten(1).square().sum(1).min().item()
-""", 1, "no step was taken"),
+""", 0, "no step was taken"),
         wrong("the weights are trained", searching("return distances.min().item()", trained="generator.parameters()"), 0, "it is the latent that has to move"),
         wrong("too few steps", searching("return distances.min().item()", steps=15), 1, "the number is too large"),
         crashing("""

@@ -183,6 +183,8 @@ def strength(checkpoint, published, latent, target, ordinary):
 # devil), E (ReX, the star) and F (ReD, the eye).
 
 _RIGHT = """
+lot = challenge.practice()
+
 def entry(letter, verdict=None, target=None, latent=None):
     item = challenge.truth(challenge.OPEN_KEY, challenge.PRACTICE_STUDENT)[letter]
     if not item.guilty:
