@@ -83,7 +83,9 @@ def _challenge(given: argparse.Namespace, key: str | None, folder: Path) -> None
             "a set is made from the course's key: give it with KEY=, or in the environment variable DEVIL_COURSE_KEY"
         )
     students = _students(given)
-    print("Training the generators that all sets are made of takes a minute; then each student's set 15 to 20 seconds.")
+    print(
+        "Training the generators that all sets are made of takes a minute; then each student's set 15 to 20 seconds."
+    )
     told = show.progress(len(students), "sets of checkpoints")
     handout = challenge.make_all(folder, key, students, on_progress=lambda done, _: told(done))
     print(f"{len(students)} sets, and whose is whose: {handout}")

@@ -591,9 +591,14 @@ def _check_fade(gain: np.ndarray, step: float, where: str, verb: str) -> None:
     """gain: from the end of the sound inwards."""
     steps = np.diff(np.concatenate([[0.0], gain, [1.0]]))
     if gain[0] > gain[-1] + 0.1:
-        raise Failed(f"the fade at the {where} runs the wrong way", f"the gain is {gain[0]:.2f} at the edge and {gain[-1]:.2f} inside")
+        raise Failed(
+            f"the fade at the {where} runs the wrong way",
+            f"the gain is {gain[0]:.2f} at the edge and {gain[-1]:.2f} inside",
+        )
     if gain[0] > 0.9:
-        raise Failed(f"the sound {verb} with a jump, which is heard as a click: its {where} has no fade", f"gain {gain[0]:.2f}")
+        raise Failed(
+            f"the sound {verb} with a jump, which is heard as a click: its {where} has no fade", f"gain {gain[0]:.2f}"
+        )
     if steps.max() > step:
         raise Failed(
             f"the fade at the {where} is too short or leaps, which is heard as a click",
