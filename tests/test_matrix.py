@@ -64,11 +64,9 @@ def keys_of(monkeypatch, **changes) -> dict[tuple[str, str], str]:
         ({"repair": DistilSettings(7)}, lambda attack, measure: measure == "fine-prune"),
         ({"distil": DistilSettings(7)}, lambda attack, measure: measure.startswith("distil")),
         ({"own": ContinueSettings(7)}, lambda attack, measure: measure == "continue, own partner"),
-        ({"own": ContinueSettings(device="cpu", checkpoint_every=7)}, lambda attack, measure: False),
-        (
-            {"search": SearchSettings(restarts=3)},
-            lambda attack, measure: measure.startswith("search") or measure in matrix.SANITIZERS,
-        ),
+        ({"own": ContinueSettings(200, device="cpu", checkpoint_every=7)}, lambda attack, measure: False),
+        ({"search": SearchSettings(restarts=3)}, lambda attack, measure: measure.startswith("search")),
+        ({"judge": SearchSettings(restarts=3)}, lambda attack, measure: measure in matrix.SANITIZERS),
     ],
 )
 def test_a_key_changes_with_what_the_cell_takes_and_with_nothing_else(monkeypatch, changes, touched):
