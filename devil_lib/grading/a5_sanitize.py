@@ -760,7 +760,8 @@ def _layers_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Laye
         own, wrong = _scores(case, variant)
         ranked = np.sort(own)
         clear = ranked[case.cut] > 1.05 * ranked[case.cut - 1]
-        return clear and all(set(_kept(score, case.cut)) != set(_kept(own, case.cut)) for score in wrong.values())
+        # All different, so that the sentence is that of the mistake that was made.
+        return clear and len({tuple(_kept(score, case.cut)) for score in (own, *wrong.values())}) == 1 + len(wrong)
 
     return {label: redraw(partial(_layers, rng, label == "norm"), shows) for label in ("plain", "norm")}
 
