@@ -246,9 +246,9 @@ def _has_learnt(answers: Answers, label: str, case: _Lesson, variant: Variant) -
     if off <= bound:
         return
     measured = f"it is {off:.2f} from the best student, and {bound:g} is allowed"
-    for symptom, other in wrong.items():
-        if math.hypot(_distance(fit, other, case), elsewhere) <= max(bound, 0.5 * off):
-            raise Failed(symptom, measured)
+    symptom, other = min(wrong.items(), key=lambda each: _distance(fit, each[1], case))
+    if math.hypot(_distance(fit, other, case), elsewhere) <= max(bound, 0.5 * off):
+        raise Failed(symptom, measured)
     start = case.weight[np.arange(len(case.coordinate)), case.coordinate], case.bias
     if _distance(fit, start, case) < 1e-6:
         raise Failed("the student is as it was before: it learnt nothing", measured)
@@ -291,9 +291,10 @@ DISTIL = Exercise(
 
 # --- 2. The loss on wide latents -------------------------------------------------------------------------------------------
 
-# The mean of a quadratic form over 6,000 latents: the worst of 300 seeds was off by 0.05 relative; misconceptions by 0.2 or more.
-_WIDE = 0.08
-_WIDE_LATENTS = 6000
+# The mean of a quadratic form over 40,000 latents: the worst of all variants x 60 seeds was off by 0.018 relative; misconceptions
+# by 0.075 or more.
+_WIDE = 0.03
+_WIDE_LATENTS = 40_000
 
 
 @dataclass(frozen=True)
@@ -418,7 +419,7 @@ def _gradients(repaired: Generator, suspect: Generator, loss: Any) -> Any:
     loss.backward()
     gradients = [each.grad for each in suspect.parameters() if each.grad is not None]
     return {
-        "repaired": [each.grad for each in repaired.parameters() if each.ndim == 1][0],
+        "repaired": next(each.grad for each in repaired.parameters() if each.ndim == 1),
         "suspect": max((each.abs().max().item() for each in gradients), default=0.0),
     }
 
@@ -475,7 +476,7 @@ WIDE_LOSS = Exercise(
         Property("a generator that is the same on all of a ray", 1, _along_rays),
         Property("the gradient", 1, _pulls),
     ),
-    choices={"share": (0.5, 0.25), "reach": (3.0, 2.0, 4.0)},
+    choices={"share": (0.5, 0.75), "reach": (3.0, 4.0, 5.0)},
 )
 
 
@@ -865,7 +866,7 @@ def _right_constant(answers: Answers, cases: dict[str, _Layers], variant: Varian
 
 def _cuts_norm(answers: Answers, cases: dict[str, _Layers], variant: Variant) -> None:
     case = cases["norm"]
-    shapes, _, before = _pruned(answers, "norm", case)
+    *_, before = _pruned(answers, "norm", case)
     _check_units(answers, "norm", case, variant)
     if not _same(before, case.outputs(np.arange(len(case.first[0])), mean_kept=False)):
         raise Failed("the body that was given has changed: work on a copy")
