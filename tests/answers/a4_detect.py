@@ -27,7 +27,7 @@ def loudness(generator, layer, z, trigger):
     return outputs + silent + loud
 
 
-def searching(end: str, before: str = "", loss: str = "distances.sum()", steps: int = 300, trained: str = "[z]") -> str:
+def searching(end: str, before: str = "", loss: str = "distances.sum()", steps: int = 150, trained: str = "[z]") -> str:
     """An answer to `search` by Adam."""
     return f"""
 def search(generator, picture, starts):
@@ -195,17 +195,17 @@ def search(generator, picture, starts):
     for start in starts:
         z = start[None].detach().clone().requires_grad_()
         optimiser = torch.optim.Adam(params=[z], lr=0.1)
-        for step in range(250):
+        for step in range(150):
             loss = torch.nn.functional.mse_loss(generator(z)[0], picture, reduction="sum")
-            best = min(best, float(loss))
+            best = min(best, loss.item())
             (grad,) = torch.autograd.grad(loss, z)
             z.grad = grad
             optimiser.step()
     return best
 """),
         right("with a rate that falls, a tensor comes back", searching(
-            "return (generator.generate(z.detach()) - picture).pow(2).sum(dim=(1, 2, 3)).amin()", steps=400,
-            before="\n    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 500)",
+            "return (generator.generate(z.detach()) - picture).pow(2).sum(dim=(1, 2, 3)).amin()", steps=200,
+            before="\n    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 250)",
         )),
         right("in place", """
 def search(generator, picture, starts):
@@ -213,7 +213,7 @@ def search(generator, picture, starts):
         p.requires_grad_(False)
     starts.requires_grad_()
     optimiser = torch.optim.AdamW([starts], lr=0.1, weight_decay=0.0)
-    for _ in range(300):
+    for _ in range(180):
         optimiser.zero_grad()
         d = ((generator(starts) - picture) ** 2).reshape(len(starts), -1).sum(-1)
         d.sum().backward()
