@@ -1032,7 +1032,7 @@ def _shows_trial(variant: Variant, label: str, case: _Trial) -> bool:
     return (
         math.isclose(recovered, least * variant["bound"], rel_tol=1e-6)
         and math.isclose(ratio, near * variant["bar"], rel_tol=1e-6)
-        and tells_apart(recovered, other.values(), relative=0.05)
+        and tells_apart(recovered, other.values(), relative=0.01)
         and tells_apart(ratio, wrong.values(), relative=0.1)
     )
 
