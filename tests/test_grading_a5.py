@@ -1,0 +1,32 @@
+"""The graders of A5: what right, wrong, blank and crashing answers get, through nbgrader."""
+
+import grading_answers
+import pytest
+
+ASSIGNMENT = "a5_sanitize"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return grading_answers.graded(ASSIGNMENT, tmp_path_factory.mktemp("course"))
+
+
+def test_there_are_answers_of_all_kinds():
+    grading_answers.check_answers_of(ASSIGNMENT)
+
+
+@pytest.mark.parametrize(("exercise", "answer"), grading_answers.every_answer(ASSIGNMENT))
+class TestAnswer:
+    def test_it_gets_its_points(self, results, exercise, answer):
+        grading_answers.check_points(ASSIGNMENT, exercise, answer, results.answers[exercise, answer.name])
+
+    def test_its_points_do_not_hang_on_the_seed(self, exercise, answer):
+        grading_answers.check_other_seeds(ASSIGNMENT, exercise, answer)
+
+
+def test_variants():
+    grading_answers.check_variants(ASSIGNMENT)
+
+
+def test_the_whole_notebook(results):
+    grading_answers.check_whole(ASSIGNMENT, results)
