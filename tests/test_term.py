@@ -44,9 +44,8 @@ class TestTerm:
         assert_all_as_expected(rows)
         score = {row.case: row.score for row in rows}
         # Stated once more by hand: 5 + 5 for the code and 3.5 for the written answer.
-        assert (
-            score["right"] == score["a renamed file"] == score["stripped metadata"] == score["an edited test"] == 13.5
-        )
+        assert score["answers 1: right"] == 13.5
+        assert score["a renamed file"] == score["stripped metadata"] == score["an edited test"] == 13.5
         assert score["an infinite loop"] == score["a loop that ignores interrupts"] == score["a killed kernel"] == 8.5
         assert score["late"] == 12.5, "a tenth of the points that were given automatically"
         assert score["answers 4: whole numbers only"] == 12.5 and score["wrong"] == 4.0 and score["crashing"] == 3.5
