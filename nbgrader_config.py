@@ -11,7 +11,7 @@ c.CourseDirectory.autograded_directory = "build/grading/autograded"
 c.CourseDirectory.feedback_directory = "build/grading/feedback"
 
 # Before grading, what a student deleted, doubled or renamed is put right; a note at the top of the notebook says so.
-c.ExchangeFactory.collect = "devil_lib.grading.doctor.CollectWithDoctor"
+c.ExchangeFactory.collect = "devil_lib.grading.collect.CollectWithDoctor"
 c.OverwriteCells.add_missing_cells = True
 # A cell that hangs, ends Python or writes to stderr costs its own question at most; a score is read as it was meant.
 c.Autograde.autograde_preprocessors = [

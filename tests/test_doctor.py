@@ -4,6 +4,8 @@ import copy
 import importlib.metadata
 import json
 import os
+import subprocess
+import sys
 import tomllib
 
 import nbformat
@@ -307,6 +309,80 @@ class TestFiles:
         monkeypatch.delenv("JPY_SESSION_NAME")
         with pytest.raises(doctor.DoctorError, match="which notebook"):
             doctor.visit()
+
+
+class TestButton:
+    @pytest.fixture
+    def button(self, broken, exercises):
+        return doctor.DoctorButton(broken, [exercises])
+
+    def test_the_first_says_what_the_second_does(self, button, broken):
+        before = broken.read_bytes()
+        assert button.repair.disabled
+        button.look.click()
+        assert "to be put right: the test cell “double-hidden” was missing" in button.says.value
+        assert "Nothing has been changed yet" in button.says.value and "seconds ago" in button.says.value
+        assert broken.read_bytes() == before and list(broken.parent.iterdir()) == [broken]
+        assert not button.look.disabled and not button.repair.disabled
+        button.repair.click()
+        assert "changed: the test cell “double-hidden” was missing: it is back" in button.says.value
+        assert "Reload Notebook from Disk" in button.says.value and button.repair.disabled
+        assert broken.read_bytes() != before
+        assert broken.with_name("toy (José).before-doctor-1").read_bytes() == before
+        button.look.click()
+        assert "nothing to repair" in button.says.value and button.repair.disabled
+
+    def test_an_old_state_is_told(self, button, broken):
+        os.utime(broken, (1, os.stat(broken).st_mtime - 600))
+        button.look.click()
+        assert "10 minutes ago; if you changed it since then, save it" in button.says.value
+
+    def test_what_cannot_be_helped_is_told(self, broken, exercises):
+        button = doctor.DoctorButton(broken, exercises / "other")
+        button.look.click()
+        assert "The doctor cannot help: no released notebook" in button.says.value
+        assert button.repair.disabled and not button.look.disabled
+        broken.write_text("{<b>")
+        button.look.click()
+        assert "damaged" in button.says.value and "<b>" not in button.says.value and button.repair.disabled
+
+    def test_where_nobody_looks_it_is_a_sentence(self, monkeypatch, broken, capsys):
+        monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+        doctor.button()
+        monkeypatch.setenv("JPY_SESSION_NAME", str(broken))
+        monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+        doctor.button()
+        assert capsys.readouterr().out.count("devil-lib doctor") == 2
+
+
+class TestReleases:
+    def test_that_of_the_exchange_counts_before_the_practice(self, tmp_path, release, exercises, monkeypatch):
+        """The two differ in a test, as a keyed release and the open practice do."""
+        outbound = tmp_path / "exchange" / "our-course" / "outbound" / "toy"
+        outbound.mkdir(parents=True)
+        ours = copy.deepcopy(release)
+        for cell in ours.cells:
+            if cell.id in ("double-visible", "double-hidden", "square-visible", "square-hidden"):
+                cell.source += "  # ours"
+        ours, _ = ComputeChecksums().preprocess(ours, {})
+        nbformat.write(ours, outbound / "toy.ipynb")
+        (outbound / "notes.ipynb").write_text("no notebook")
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "nbgrader_config.py").write_text(
+            f"c = get_config()\nc.Exchange.root = {str(tmp_path / 'exchange')!r}\n"
+        )
+        assert doctor.releases() == [outbound.parent, doctor.RELEASES]
+        mine = copy.deepcopy(ours)
+        mine.cells.pop(place(mine, "double-visible"))
+        assert doctor.find_release(mine, "toy", [exercises, outbound.parent]) == outbound / "toy.ipynb"
+        assert doctor.find_release(release, "toy", [exercises, outbound.parent]) == exercises / "toy" / "toy.ipynb"
+
+
+def test_a_notebook_that_is_graded_loads_no_nbgrader():
+    """It takes seconds, for every submission."""
+    code = "import sys; from devil_lib.grading import doctor; doctor.button(); print('nbgrader' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.endswith("False\n"), done.stdout + done.stderr
 
 
 # --- Submissions ------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     doctor = commands.add_parser("doctor", help="repair notebooks of the coursework before they are handed in")
     doctor.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a notebook, or a folder of them")
     doctor.add_argument(
-        "--release", type=Path, metavar="FOLDER", help="where the released notebooks are (default: exercises/)"
+        "--release", type=Path, metavar="FOLDER", help="where the released notebooks are (default: nbgrader's exchange, and exercises/)"
     )
     given = parser.parse_args(arguments)
     return _doctor(given) if given.command == "doctor" else _run(given)
@@ -67,7 +67,7 @@ def _doctor(given: argparse.Namespace) -> int:
     from devil_lib.grading import doctor
 
     try:
-        release = given.release or doctor.RELEASES
+        release = given.release or doctor.releases()
         reports = [doctor.treat(path, release) for one in given.files for path in doctor.notebooks_at(one)]
     except (doctor.DoctorError, OSError) as error:
         print(f"devil-lib doctor: {error}", file=sys.stderr)

@@ -1,9 +1,9 @@
 """The submission doctor: puts right what happens to notebooks by accident, and says in plain words what it changed.
 
-`devil-lib doctor FILE` and `visit()` in a notebook's cell treat a student's own file before it is submitted;
-`CollectWithDoctor` (set in `nbgrader_config.py`) treats every submission when it is collected. The released notebook is
-the measure: its cells are recognised by nbgrader's metadata, by their ids, by what they hold and by where they stand.
-An answer's text is never changed, and no file is written before the original has been copied.
+`devil-lib doctor FILE`, and `button()` or `visit()` in a notebook's cell, treat a student's own file before it is
+submitted; `collect.CollectWithDoctor` (set in `nbgrader_config.py`) treats every submission when it is collected. The
+released notebook is the measure: its cells are recognised by nbgrader's metadata, by their ids, by what they hold and by
+where they stand. An answer's text is never changed, and no file is written before the original has been copied.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from __future__ import annotations
 import ast
 import copy
 import difflib
+import html
 import json
 import os
 import re
 import shutil
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
-from nbgrader.exchange.default import ExchangeCollect
 
 from devil_lib.course.lessons import ROOT
 
@@ -37,19 +39,20 @@ class DoctorError(ValueError):
 @dataclass
 class Report:
     """What the doctor found: the file, what it changed, what a person should look at, where the original is, and under
-    which name the work was handed in where that was another."""
+    which name the work was handed in where that was another. planned: nothing has been changed yet."""
 
     path: Path
     changes: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     original: Path | None = None
     was: str = ""
+    planned: bool = False
 
     def __str__(self) -> str:
         if not self.changes and not self.doubts:
             return f"{self.path.name}: nothing to repair."
         lines = [f"{self.path.name}:"]
-        lines += [f"  changed: {words}" for words in self.changes]
+        lines += [f"  {'to be put right' if self.planned else 'changed'}: {words}" for words in self.changes]
         lines += [f"  please look: {words}" for words in self.doubts]
         if self.original:
             lines.append(f"  Your file as it was is kept as {self.original.name}. No answer of yours was changed.")
@@ -86,21 +89,45 @@ def read(path: Path) -> NotebookNode:
     return notebook
 
 
-def find_release(notebook: NotebookNode, name: str, releases: Path = RELEASES) -> Path:
-    """The released notebook that a notebook was made from: in a folder and its subfolders, the one that shares most.
+def releases() -> list[Path]:
+    """Where this machine has released notebooks: what nbgrader's exchange hands out, as this user's nbgrader is set up,
+    and the repository's own."""
+    # Imported here, because nbgrader takes seconds to load, and a notebook that is graded needs none of it.
+    from jupyter_core.paths import jupyter_config_path
+    from nbgrader.apps import NbGrader
+    from nbgrader.exchange.default import Exchange
+
+    app = NbGrader()
+    app.config_file_paths.extend([os.getcwd(), *jupyter_config_path()])
+    app.load_config_file()
+    return [*sorted(Path(Exchange(config=app.config).root).glob("*/outbound")), RELEASES]
+
+
+def find_release(notebook: NotebookNode, name: str, where: Path | Iterable[Path] = RELEASES) -> Path:
+    """The released notebook that a notebook was made from: of a file, in a folder and its subfolders, or in several, the
+    one that shares most.
 
     Raises:
         DoctorError: there is none that shares anything.
     """
-    if releases.is_file():
-        return releases
-    own = _fingerprint(notebook)
-    shared = {path: len(own & _fingerprint(read(path))) for path in _notebooks(releases)}
-    best = max(shared, key=lambda path: (shared[path], path.stem == name), default=None)
-    if best is None or not shared[best]:
-        where = f"in {releases}" if releases.is_dir() else f"({releases} does not exist)"
-        raise DoctorError(f"no released notebook {where} resembles {name}: name it with --release")
-    return best
+    folders = [where] if isinstance(where, Path) else list(where)
+    if len(folders) == 1 and folders[0].is_file():
+        return folders[0]
+    own, marks = _fingerprint(notebook), _checksums(notebook)
+    shared: dict[Path, tuple[int, int, bool]] = {}
+    for path in (path for folder in folders for path in _notebooks(folder)):
+        try:
+            released = read(path)
+        except DoctorError:  # somebody else's, in an exchange
+            continue
+        if own & _fingerprint(released):
+            # Two releases of one assignment differ in their tests alone, and so in nbgrader's checksums.
+            shared[path] = len(marks & _checksums(released)), len(own & _fingerprint(released)), path.stem == name
+    if not shared:
+        there = [folder for folder in folders if folder.is_dir()]
+        looked = f"in {' or '.join(map(str, there))}" if there else f"({folders[-1]} does not exist)"
+        raise DoctorError(f"no released notebook {looked} resembles {name}: name it with --release")
+    return max(shared, key=shared.__getitem__)
 
 
 def notebooks_at(path: Path) -> list[Path]:
@@ -116,6 +143,10 @@ def _notebooks(folder: Path) -> list[Path]:
 def _fingerprint(notebook: NotebookNode) -> set[str]:
     ids = {_grade_id(cell) for cell in notebook.cells} - {None}
     return ids | {_plain(cell.source) for cell in notebook.cells if len(cell.source) > 40}
+
+
+def _checksums(notebook: NotebookNode) -> set[str]:
+    return {cell.metadata.nbgrader.get("checksum") for cell in notebook.cells if _grade_id(cell)} - {None}
 
 
 # --- What a cell is ---------------------------------------------------------------------------------------------------
@@ -407,12 +438,13 @@ def _likeness(cell: NotebookNode, master: NotebookNode) -> float:
 # --- Files ------------------------------------------------------------------------------------------------------------
 
 
-def treat(path: str | Path, release: str | Path = RELEASES) -> Report:
+def treat(path: str | Path, release: Path | str | Iterable[Path] = RELEASES, only_look: bool = False) -> Report:
     """Repair a student's notebook in its place, after copying it to a neighbour called `<name>.before-doctor-1`.
 
     Args:
         path: the notebook.
-        release: the released notebook, or a folder in which it is found by what it shares.
+        release: the released notebook, or a folder or several in which it is found by what it shares.
+        only_look: say what there is to put right, and write nothing.
 
     Returns:
         what was changed. A file that is missing or damaged is reported as a doubt, and left as it is.
@@ -420,37 +452,117 @@ def treat(path: str | Path, release: str | Path = RELEASES) -> Report:
     Raises:
         DoctorError: no released notebook fits.
     """
-    path = Path(path)
+    path, release = Path(path), Path(release) if isinstance(release, str) else release
     try:
         notebook = read(path)
     except DoctorError as error:
         return Report(path, doubts=[f"{error} {_elsewhere(path)}".strip()])
-    repaired, changes, doubts = repair(notebook, read(find_release(notebook, path.stem, Path(release))))
-    report = Report(path, changes, doubts)
-    if changes:
+    repaired, changes, doubts = repair(notebook, read(find_release(notebook, path.stem, release)))
+    report = Report(path, changes, doubts, planned=only_look)
+    if changes and not only_look:
         report.original = _copy_beside(path)
         _write(repaired, path)
     return report
 
 
-def visit(path: str | Path | None = None, release: str | Path = RELEASES) -> None:
+_RELOAD = (
+    "Now choose File > Reload Notebook from Disk. JupyterLab still shows the notebook as it was: reloading drops what you "
+    "typed after it was last saved, and saving instead would bring the old state back."
+)
+
+
+def visit(path: str | Path | None = None, release: Path | str | Iterable[Path] | None = None) -> None:
     """Treat a notebook from one of its own cells, and print what was changed.
 
     Args:
         path: the notebook; without it, the one in which this is called, where the front end tells it (JupyterLab does).
+        release: as for `treat`; without it, the one among `releases()`.
 
     Raises:
         DoctorError: it is not known which notebook this is, or no released notebook fits.
     """
-    name = path or os.environ.get("JPY_SESSION_NAME")
+    name = path or _this_notebook()
     if not name:
         raise DoctorError('it is not known which notebook this is: call visit("NAME.ipynb")')
-    report = treat(name, release)
+    report = treat(name, releases() if release is None else release)
     print(report)
-    if report.changes:
-        print("Now choose File > Reload Notebook from Disk; saving before that would bring the old state back.")
-    else:
-        print("The doctor sees what was saved last: save first, then ask again.")
+    print(_RELOAD if report.changes else "The doctor sees what was saved last: save first, then ask again.")
+
+
+def _this_notebook() -> str | None:
+    # Kernels that a notebook starts, for grading say, inherit its name.
+    return None if os.environ.get("NBGRADER_EXECUTION") else os.environ.get("JPY_SESSION_NAME")
+
+
+class DoctorButton:
+    """Two buttons under a notebook: the first looks and says what there is to put right, the second does it.
+
+    Args:
+        path, release: as for `visit`.
+    """
+
+    def __init__(self, path: str | Path, release: Path | str | Iterable[Path] | None = None) -> None:
+        import ipywidgets
+
+        self.path, self.release = Path(path), release
+        wide = ipywidgets.Layout(width="auto")
+        self.look = ipywidgets.Button(description="Ask the doctor", icon="stethoscope", layout=wide)
+        self.repair = ipywidgets.Button(description="Put it right", icon="wrench", layout=wide, disabled=True)
+        self.says = ipywidgets.HTML()
+        self.box = ipywidgets.VBox([ipywidgets.HBox([self.look, self.repair]), self.says])
+        self.look.on_click(lambda _: self._treat(only_look=True))
+        self.repair.on_click(lambda _: self._treat(only_look=False))
+
+    def _treat(self, only_look: bool) -> None:
+        self.look.disabled = self.repair.disabled = True
+        self._say("The doctor is looking ...")
+        try:
+            saved = self.path.stat().st_mtime if self.path.is_file() else None
+            report = treat(self.path, releases() if self.release is None else self.release, only_look)
+            self._say(str(report), _what_next(report, saved))
+            self.repair.disabled = not (only_look and report.changes)
+        except (DoctorError, OSError) as error:
+            self._say(f"The doctor cannot help: {error}")
+        finally:
+            self.look.disabled = False
+
+    def _say(self, *words: str) -> None:
+        lines = "".join(f"<div style='white-space:pre-wrap'>{html.escape(each)}</div>" for each in words if each)
+        # Read aloud by a screen reader when it changes.
+        self.says.value = f"<div role='status' style='line-height:1.4'>{lines}</div>"
+
+
+def _what_next(report: Report, saved: float | None) -> str:
+    """What a student should do after the doctor's words. saved: when the notebook was last written, in seconds."""
+    if report.changes and not report.planned:
+        return _RELOAD
+    if saved is None:
+        return ""
+    ago, clock = max(0.0, time.time() - saved), time.strftime("%H:%M:%S", time.localtime(saved))
+    since = f"{ago:.0f} seconds" if ago < 120 else f"{ago / 60:.0f} minutes"
+    words = f"This is the notebook as it was saved at {clock}, {since} ago; if you changed it since then, save it and ask again."
+    return f"{words} Nothing has been changed yet: “Put it right” does it." if report.changes else words
+
+
+def button(path: str | Path | None = None, release: Path | str | Iterable[Path] | None = None) -> None:
+    """Show the doctor's buttons in the notebook in which this is called. Nothing happens until one is pressed.
+
+    Where no person looks, in grading say, or the front end does not tell which notebook this is, one sentence stands there.
+
+    Args:
+        path, release: as for `visit`.
+    """
+    name = path or _this_notebook()
+    if not name:
+        print(
+            "In JupyterLab the submission doctor's buttons stand here; in a terminal it is `devil-lib doctor FILE`."
+        )
+        return
+    from IPython.display import display
+
+    words = "The submission doctor's buttons stand here while the notebook runs."
+    bundle = DoctorButton(name, release).box._repr_mimebundle_()
+    display({**bundle, "text/plain": words, "text/html": f"<p><em>{words}</em></p>"}, raw=True)
 
 
 def _elsewhere(path: Path) -> str:
@@ -575,24 +687,3 @@ def _leave_note(notebook: NotebookNode, report: Report) -> None:
         notes[0].source += "\n" + "\n".join(lines)
     else:
         notebook.cells.insert(0, nbformat.v4.new_markdown_cell(text + "\n".join(lines), id=NOTE))
-
-
-class CollectWithDoctor(ExchangeCollect):
-    """nbgrader's collection, after which the doctor sees each submission; it keeps what it changes in `originals`."""
-
-    def copy_files(self) -> None:
-        super().copy_files()
-        folders = self.coursedir
-        release = Path(folders.format_path(folders.release_directory, ".", folders.assignment_id))
-        kept = str(Path(folders.submitted_directory).with_name("originals"))
-        for record in self.src_records:
-            student = record["username"]
-            submitted = Path(folders.format_path(folders.submitted_directory, student, folders.assignment_id))
-            originals = Path(folders.format_path(kept, student, folders.assignment_id))
-            try:
-                for report in treat_submission(submitted, release, originals):
-                    if report.changes or report.doubts:
-                        self.log.info("%s: %s", student, report)
-            except (DoctorError, OSError) as error:
-                # One submission that nobody can help must not hold up the others.
-                self.log.error("The doctor could not treat the submission of %s: %s", student, error)

@@ -30,6 +30,22 @@ _ROLES = {
 }
 
 
+# The end of every assignment: ordinary cells, without which nothing is lost.
+_ENDING = """\
+# %% [markdown] id="before-you-submit"
+# ## Before you submit
+#
+# 1. *Kernel, Restart Kernel and Run All Cells*, and save.
+# 2. The button *Validate*: it runs the notebook once more from the beginning and names the cells that fail.
+# 3. Did you delete or copy a test cell, or change one, or does *Validate* complain of a cell that is not yours? The **submission doctor** compares this notebook with the one that you received. Its first button says what there is to put right; only the second one changes anything, after keeping a copy of your file. Your answers stay as they are.
+
+# %% id="doctor"
+from devil_lib.grading import doctor
+
+doctor.button()
+"""
+
+
 class SourceError(ValueError):
     """A template that makes no assignment; the message names the cell and what to change."""
 
@@ -55,7 +71,7 @@ def render(name: str, key: str | None = None) -> nbformat.NotebookNode:
         scheme=lambda short: _scheme(_find(assignment, short)),
         heading=lambda short: _heading(assignment, short),
     )
-    notebook = _notebook(script, assignment)
+    notebook = _notebook(f"{script}\n{_ENDING}", assignment)
     nbformat.validate(notebook)
     return notebook
 
