@@ -1,11 +1,18 @@
 """Autograding that survives accidents: each costs its own cell, and a score is read as it was meant."""
 
+import os
+import subprocess
+
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from tasks import Task, raise_key_error
 from toy_coursework import graded
 
+from devil_lib.grading import warm
 from devil_lib.grading.execute import LOST, SturdyExecute, read_score, score_of
+from devil_lib.grading.graders import GraderEnded, Graders
 
 STUBBORN = """
 import time
@@ -71,6 +78,117 @@ class TestExecution:
         short, long, after = run("print('x' * 50)", lines, "'on'", max_characters=1000)
         assert len(short) == 50 and after == "'on'"
         assert 900 < len(long) <= 1000 and long.startswith("line 0\nline 1\n")
+
+    def test_what_a_cell_started_ends_with_its_kernel(self):
+        (number,) = run("import subprocess\nprint(subprocess.Popen(['sleep', '600'], start_new_session=True).pid)")
+        assert not psutil.pid_exists(int(number))
+
+
+LOADED = "import sys\nprint(*[name for name in ('torch', 'devil_lib.metrics', 'matplotlib.pyplot') if name in sys.modules])"
+
+
+class TestWarmKernels:
+    def test_modules_are_loaded_before_the_first_cell(self):
+        loaded, parent, main = run(LOADED, "import os\nos.getppid()", "__name__, sys.argv[0]")
+        assert loaded == "torch devil_lib.metrics matplotlib.pyplot"
+        assert int(parent) == warm.kernel_server()._process.pid != os.getpid()
+        assert main == "('__main__', 'ipykernel_launcher')"
+
+    def test_a_kernel_holds_nothing_of_another(self):
+        cells = (
+            "import builtins, numpy as np",
+            "print(hasattr(builtins, 'left'))\nbuiltins.left = 1",
+            "np.random.rand()",
+        )
+        first, second = run(*cells), run(*cells)
+        assert first[1] == second[1] == "False"
+        assert first[2] != second[2], "as in kernels that start cold, the global random state differs"
+
+    def test_a_kernel_has_the_environment_of_its_time(self, monkeypatch):
+        for name in ("ada", "bob"):
+            monkeypatch.setenv("OF_A_TEST", name)
+            assert run("import os\nprint(os.environ['OF_A_TEST'])") == [name]
+        monkeypatch.delenv("OF_A_TEST")
+        assert run("import os\nprint('OF_A_TEST' in os.environ)") == ["False"]
+
+    def test_kernels_can_start_processes(self):
+        assert run("import subprocess, sys\nprint(subprocess.run([sys.executable, '-c', 'exit(3)']).returncode)") == [
+            "3"
+        ]
+
+    def test_a_server_that_was_ended_is_replaced(self):
+        run("1")
+        before = warm.kernel_server()._process
+        before.kill()
+        before.wait()
+        assert run("import os\nos.getppid()") == [str(warm.kernel_server()._process.pid)]
+        assert warm.kernel_server()._process is not before
+
+    def test_without_a_server_kernels_start_cold(self, monkeypatch):
+        class NoServer:
+            def start(self, *_):
+                raise ConnectionError("none here")
+
+        path = "import sys\nprint(sys.path)"
+        (of_warm,) = run(path)
+        monkeypatch.setattr(warm, "kernel_server", NoServer)
+        loaded, parent, of_cold = run(LOADED, "import os\nos.getppid()", path)
+        assert "torch" not in loaded and int(parent) == os.getpid()
+        assert of_warm == of_cold, "modules are found in the same places"
+
+    def test_a_server_that_cannot_start_is_said(self, monkeypatch):
+        monkeypatch.setattr(warm.sys, "executable", "/bin/false")
+        server = warm.KernelServer()
+        with pytest.raises(OSError):  # which one depends on who is faster
+            server.start([], {}, "/")
+        assert server._process is None
+
+    def test_kernels_end_with_the_server(self, tmp_path):
+        server = warm.KernelServer()
+        kernel = server.start(["-f", str(tmp_path / "kernel.json")], os.environ, str(tmp_path))
+        assert kernel.poll() is None and psutil.Process(kernel.pid).cwd() == str(tmp_path)
+        with pytest.raises(subprocess.TimeoutExpired):
+            kernel.wait(0.01)
+        server.close()
+        kernel.wait(60)
+        assert kernel.poll() == 0
+        with pytest.raises(ProcessLookupError):
+            kernel.kill()
+
+
+# --- Processes that grade ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two():
+    made = Graders(2)
+    yield made
+    made.close()
+
+
+class TestGraders:
+    def test_a_process_that_is_aborted_costs_its_task_a_second_try_and_no_other_one(self, two, tmp_path):
+        tasks = {
+            name: Task(tmp_path, name, deaths) for name, deaths in {"a": 0, "b": 1, "c": 0, "d": 2, "e": 0}.items()
+        }
+        done = dict(two.run(tasks))
+        assert {name for name, result in done.items() if isinstance(result, GraderEnded)} == {"d"}
+        assert all(done[name][0] == name and done[name][2] for name in "abce")
+        assert [len(list(tmp_path.glob(f"{name} *"))) for name in "abcde"] == [1, 2, 1, 2, 1]
+
+    def test_processes_stay(self, two, tmp_path):
+        seen = [
+            {pid for _, pid, _ in dict(two.run({i: Task(tmp_path, i) for i in range(9)})).values()} for _ in range(2)
+        ]
+        assert len(seen[0] | seen[1]) <= 2
+
+    def test_an_error_of_a_task_is_raised(self, two):
+        with pytest.raises(KeyError, match="a task's own"):
+            list(two.run({"a": raise_key_error}))
+
+    def test_none_at_a_time_is_refused(self):
+        with pytest.raises(ValueError, match="at least 1"):
+            Graders(0)
 
 
 @pytest.mark.parametrize(

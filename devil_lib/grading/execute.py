@@ -3,7 +3,8 @@
 `nbgrader_config.py` at the top puts the two preprocessors in the place of nbgrader's own.
 
 - A loop that ignores interrupts, or a kernel that is gone (`os._exit`, no memory left), ends nbgrader's run: no marks
-  at all. :class:`SturdyExecute` starts a new kernel, runs the earlier cells again without the culprit, and goes on.
+  at all. :class:`SturdyExecute` starts a new kernel, runs the earlier cells again without the culprit, and goes on. Its
+  kernels start warm, and end at once with all that they started.
 - nbgrader takes `np.float64(1.0)`, `False`, -1 and NaN at the end of a test cell for full marks, any word on stderr for
   none, and throws the submission away where a score is above its maximum. :class:`SaveScores` reads the score as it was
   meant.
@@ -14,7 +15,11 @@ from __future__ import annotations
 import ast
 import copy
 import math
+import os
 import re
+import tempfile
+import uuid
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -25,6 +30,7 @@ from nbgrader.preprocessors import Execute, SaveAutoGrades
 from traitlets import Integer
 
 from devil_lib.course.execute import end_process_tree
+from devil_lib.grading.warm import WarmKernelManager
 
 LOST = "CellLost"  # the name of the error that stands in a cell which took its kernel with it
 
@@ -36,10 +42,24 @@ class SturdyExecute(Execute):
         1_000_000, help="Characters of text that one cell may print; what comes after is dropped, to spare memory."
     ).tag(config=True)
 
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("kernel_manager_class", WarmKernelManager)
+        super().__init__(**options)
+
     def preprocess(self, nb: NotebookNode, resources: Any = None, km: Any = None) -> tuple[NotebookNode, Any]:
         self._ran: list[int] = []  # the cells that a new kernel has to run again
         self._printed = 0
-        return super().preprocess(nb, resources, km)
+        # A short name: the path of a socket has at most about 100 characters.
+        with tempfile.TemporaryDirectory(prefix="devil-kernel-") as self._sockets:
+            return super().preprocess(nb, resources, km)
+
+    def create_kernel_manager(self) -> Any:
+        manager = super().create_kernel_manager()
+        if os.name != "nt":
+            # TCP ports are chosen free and let go for the kernel to take, and another kernel may be faster.
+            manager.transport = "ipc"
+            manager.connection_file = str(Path(self._sockets) / f"{uuid.uuid4().hex[:8]}.json")
+        return manager
 
     def preprocess_cell(self, cell: NotebookNode, resources: Any, index: int) -> tuple[NotebookNode, Any]:
         self._printed = 0
@@ -76,7 +96,7 @@ class SturdyExecute(Execute):
     def _restart(self, resources: Any) -> None:
         """A new kernel in which the cells so far have run again, their first outputs kept."""
         while True:
-            self._end_kernel()
+            self._cleanup_kernel()
             self.km = self.create_kernel_manager()
             self.start_new_kernel()
             self.start_new_kernel_client()
@@ -96,13 +116,13 @@ class SturdyExecute(Execute):
             else:
                 return
 
-    def _end_kernel(self) -> None:
-        # A kernel that ignores interrupts also ignores a request to shut down, for as long as nbclient would wait.
-        provisioner = getattr(self.km, "provisioner", None)
-        process = getattr(provisioner, "process", None)
+    def _cleanup_kernel(self) -> None:
+        # At once, with all that it started: its work is done, and a kernel that ignores interrupts also ignores a request to
+        # shut down, for as long as nbclient would wait.
+        process = getattr(getattr(self.km, "provisioner", None), "process", None)
         if process is not None and process.poll() is None:
             end_process_tree(process.pid)
-        self._cleanup_kernel()
+        super()._cleanup_kernel()
 
 
 def _interrupted(cell: NotebookNode) -> bool:

@@ -1,6 +1,6 @@
 """A term in rehearsal: simulated students, on nbgrader's real exchange and gradebook, and the points they should have.
 
-python -m devil_lib.grading.term [--coursework FILE] [--students 30] [--jobs 2]     (`make class`)
+python -m devil_lib.grading.term [--coursework FILE] [--students 30] [--jobs 4]     (`make class`)
 
 A coursework is an assignment's source with answers whose points are known. Its students hand in right and wrong
 answers, nothing, code that crashes, late work, and every accident that nbgrader was measured not to survive. All of it
@@ -17,7 +17,6 @@ import csv
 import functools
 import importlib.util
 import logging
-import multiprocessing
 import random
 import shutil
 import sys
@@ -26,7 +25,6 @@ import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +43,7 @@ from traitlets.config import Config
 from devil_lib import show
 from devil_lib.course.lessons import ROOT
 from devil_lib.grading import audit, grades
+from devil_lib.grading.graders import GraderEnded, graders, usual_jobs
 from devil_lib.grading.late import PenaltyPerDay
 from devil_lib.grading.release import course_config, programs_on_path
 from devil_lib.grading.roster import Student
@@ -445,11 +444,11 @@ class Term:
         db_url: of the gradebook; by default SQLite in the folder.
         timeout: seconds for each cell when grading; by default the course's.
         patience: the same for cells of which it is known that they hang, so that a rehearsal need not wait.
-        jobs: submissions that are graded at a time, each in a process of its own.
+        jobs: submissions that are graded at a time, each in a process of its own; by default as many as the machine can.
     """
 
-    def __init__(self, folder: Path, db_url: str = "", timeout: int = 0, patience: int = 0, jobs: int = 1) -> None:
-        self.folder, self.db_url, self.jobs = folder.resolve(), db_url, jobs
+    def __init__(self, folder: Path, db_url: str = "", timeout: int = 0, patience: int = 0, jobs: int = 0) -> None:
+        self.folder, self.db_url, self.jobs = folder.resolve(), db_url, jobs or usual_jobs()
         self.timeout, self.patience = timeout, patience or timeout
         self.api = open_course(self.folder, db_url, Patience(timeout))
 
@@ -518,17 +517,9 @@ class Term:
             for case in cases
         }
         done: dict[str, tuple[float, str]] = {}
-        if self.jobs == 1:
-            for student, job in jobs.items():
-                done[student] = job()
-                told(len(done))
-            return done
-        # New processes instead of forks: nbgrader's event loops and database connections do not survive a fork.
-        with ProcessPoolExecutor(self.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            running = {pool.submit(job): student for student, job in jobs.items()}
-            for finished in as_completed(running):
-                done[running[finished]] = finished.result()
-                told(len(done))
+        for student, result in graders(self.jobs).run(jobs):
+            done[student] = (0.0, str(result)) if isinstance(result, GraderEnded) else result
+            told(len(done))
         return done
 
     def audit(self, work: Coursework, students: Sequence[str]) -> None:
@@ -725,7 +716,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--students", type=int, default=30, help="of each assignment, at least (default: %(default)s)"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="submissions graded at a time (default: %(default)s)")
+    parser.add_argument(
+        "--jobs", type=int, default=usual_jobs(),
+        help="submissions graded at a time (default: one for each processor, at most four; here %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--timeout", type=int, default=60, help="seconds for each cell (default: %(default)s)")
     parser.add_argument("--db-url", default="", metavar="URL", help="of an empty gradebook, such as postgresql://...")
     parser.add_argument("--folder", type=Path, help="where to keep everything (default: a temporary folder)")
