@@ -507,7 +507,7 @@ class Term:
         hanging = tuple(name for name, exercise in grades.exercises_of(work.notebook()).items() if exercise == first)
         jobs = {
             case.student: functools.partial(
-                _autograde,
+                autograde,
                 str(self.folder),
                 self.db_url,
                 Patience(self.timeout, self.patience, hanging if case.hangs else ()),
@@ -569,7 +569,12 @@ def _course_of_this_process(folder: str, db_url: str, patience: Patience) -> NbG
     return open_course(Path(folder), db_url, patience)
 
 
-def _autograde(folder: str, db_url: str, patience: Patience, assignment: str, student: str) -> tuple[float, str]:
+def autograde(folder: str, db_url: str, patience: Patience, assignment: str, student: str) -> tuple[float, str]:
+    """One submission; the course stays open in this process.
+
+    Returns:
+        the seconds that it took, and nbgrader's message where it failed.
+    """
     start = time.perf_counter()
     result = _course_of_this_process(folder, db_url, patience).autograde(assignment, student)
     message = "" if result["success"] else result.get("log", "") + result.get("error", "")
