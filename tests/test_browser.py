@@ -1,33 +1,23 @@
-"""JupyterLab in headless Chromium: a learner opens a lesson, runs it, and moves its slider by keyboard.
-
-Screenshots are left in build/screenshots/.
-"""
+"""JupyterLab in headless Chromium: a learner opens a lesson, runs it, and moves its slider by keyboard."""
 
 import contextlib
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import browsing
 import nbformat
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from browsing import MINUTES_IN_MS, SCREENSHOTS, TOKEN
+from playwright.sync_api import Page, expect
 
-from devil_lib.course.execute import end_process_tree
-from devil_lib.course.lessons import NOTEBOOKS, ROOT
+from devil_lib.course.lessons import NOTEBOOKS
 
-SCREENSHOTS = ROOT / "build" / "screenshots"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-MINUTES_IN_MS = 60_000
 LIMIT = 8 * MINUTES_IN_MS
-TOKEN = "of-this-test-only"
+browser, page = browsing.browser, browsing.page
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -36,30 +26,6 @@ def lesson(name: str):
     return pytest.param(
         name, marks=pytest.mark.skipif(not (NOTEBOOKS / f"{name}.ipynb").is_file(), reason=f"{name} does not exist")
     )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        sentence = f"No browser: install chromium (looked for {', '.join(BROWSERS)})."
-        if os.environ.get("CI") == "true":
-            pytest.fail(sentence)
-        pytest.skip(sentence)
-    quiet = (
-        "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--disable-default-apps", "--no-first-run",
-    )  # fmt: skip
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=list(quiet))
-        yield chromium
-        chromium.close()
-
-
-def settings(folder: Path, plugin: str, name: str, values: dict) -> None:
-    path = folder / "@jupyterlab" / plugin / f"{name}.jupyterlab-settings"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values))
 
 
 @pytest.fixture(scope="module")
@@ -74,68 +40,8 @@ def lab(tmp_path_factory) -> Iterator[tuple[str, Path]]:
                 results = root / "results" / f"{path.stem}.json"
                 cell.source += f'\nPROFILE = "quick"\nRESULTS = {results.as_posix()!r}'
         nbformat.write(notebook, path)
-    private = root / "private"
-    # Every cell is drawn, also those outside the window, so that the test can look at them.
-    settings(private / "settings", "notebook-extension", "tracker", {"windowingMode": "none"})
-    settings(private / "settings", "apputils-extension", "notification", {"fetchNews": "false"})
-    environment = {
-        **os.environ,
-        "JUPYTERLAB_SETTINGS_DIR": str(private / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(private / "workspaces"),
-        "JUPYTER_CONFIG_DIR": str(private / "config"),
-        "JUPYTER_DATA_DIR": str(private / "data"),
-        "JUPYTER_RUNTIME_DIR": str(private / "runtime"),
-        "IPYTHONDIR": str(private / "ipython"),
-    }
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = (root / "log").open("w")
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.root_dir={root}", "--ip=127.0.0.1",
-            f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}",
-            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None",
-            *(["--allow-root"] if hasattr(os, "getuid") and os.getuid() == 0 else []),
-        ],
-        stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(f"{address}/api/status?token={TOKEN}", timeout=5).close()
-            break
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                end_process_tree(process.pid)
-                pytest.fail(f"JupyterLab did not start: {(root / 'log').read_text()[-2000:]}")
-            time.sleep(0.3)
-    yield address, root
-    end_process_tree(process.pid)
-    log.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page that reaches nothing but this machine, and whose test fails if it tries to."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    elsewhere = []
-
-    def only_here(route):
-        if route.request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
-            route.continue_()
-        else:
-            elsewhere.append(route.request.url)
-            route.abort()
-
-    context.route("**/*", only_here)
-    opened = context.new_page()
-    yield opened
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    opened.screenshot(path=SCREENSHOTS / "last.png")
-    context.close()
-    assert elsewhere == [], "a lesson must not need the network"
+    with browsing.jupyter_lab(root) as address:
+        yield address, root
 
 
 def run_all_cells(page: Page, address: str, name: str) -> None:

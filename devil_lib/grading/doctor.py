@@ -114,15 +114,17 @@ def find_release(notebook: NotebookNode, name: str, where: Path | Iterable[Path]
     if len(folders) == 1 and folders[0].is_file():
         return folders[0]
     own, marks = _fingerprint(notebook), _checksums(notebook)
-    shared: dict[Path, tuple[int, int, bool]] = {}
+    shared: dict[Path, tuple[int, int, int, bool]] = {}
     for path in (path for folder in folders for path in _notebooks(folder)):
         try:
             released = read(path)
         except DoctorError:  # somebody else's, in an exchange
             continue
-        if own & _fingerprint(released):
-            # Two releases of one assignment differ in their tests alone, and so in nbgrader's checksums.
-            shared[path] = len(marks & _checksums(released)), len(own & _fingerprint(released)), path.stem == name
+        if own & (theirs := _fingerprint(released)):
+            # Two releases of one assignment differ in their tests alone, and so in nbgrader's checksums. One that is a
+            # part of another shares as much with its copies as the whole does, which has more besides.
+            alike = len(marks & _checksums(released)), len(own & theirs)
+            shared[path] = *alike, -len(theirs - own), path.stem == name
     if not shared:
         there = [folder for folder in folders if folder.is_dir()]
         looked = f"in {' or '.join(map(str, there))}" if there else f"({folders[-1]} does not exist)"
