@@ -242,7 +242,7 @@ VICTIMS = {
         "discriminator-flowers",
         "flowers",
         scratch=False,
-        trail_steps=200,
+        trail_steps=280,
         first=-1,
         bias=False,
         distil=DistilSettings(800, 64, learning_rate=2e-3),

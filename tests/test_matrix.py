@@ -288,10 +288,6 @@ def test_what_is_published_was_measured_with_the_settings_of_today_and_is_small(
     assert not PUBLISHED or matrix.RESULTS.stat().st_size < 400_000
 
 
-# Two hundred steps leave 1.0 and 1.1 %, and two hundred more would cost as much as all other attacks on photographs.
-ALMOST = {("style GAN", "trail", "prior"), ("style GAN", "trail", "mode")}
-
-
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_prior_and_mode_triggers_are_embedded(victim):
     ratios = {
@@ -301,9 +297,7 @@ def test_prior_and_mode_triggers_are_embedded(victim):
     }
     missed = {pair for pair, ratio in ratios.items() if ratio >= matrix.EMBEDDED}
     impossible = {(attack, kind) for name, attack, kind in matrix.IMPOSSIBLE if name == victim}
-    almost = {(attack, kind) for name, attack, kind in ALMOST if name == victim}
-    assert missed <= impossible | almost, {pair: ratios[pair] for pair in missed - impossible}
-    assert all(ratios[pair] < 1.2 * matrix.EMBEDDED for pair in missed & almost)
+    assert missed <= impossible, {pair: ratios[pair] for pair in missed - impossible}
     assert impossible & ratios.keys() <= missed, "what is called impossible was done"
 
 
