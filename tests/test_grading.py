@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from released import KINDS, TEST, cells_without_holes, files_that_differ, leaks, odd_metadata, read, role
 
 from devil_lib.course.lessons import ROOT
 from devil_lib.grading import __main__ as command
@@ -449,32 +451,6 @@ class TestTemplates:
 # --- What is committed and what a key releases -----------------------------------------------------------------------------------
 
 
-def read(folder, kind, name):
-    return nbformat.read(folder / kind / name / f"{name}.ipynb", as_version=4)
-
-
-def role(cell):
-    """grade, solution, locked of a cell; None for one without nbgrader's metadata."""
-    found = cell.metadata.get("nbgrader")
-    return found and (found["grade"], found["solution"], found["locked"])
-
-
-def with_holes(cell) -> str:
-    """What is left of a source's cell when answers, hidden tests and mark schemes are taken out."""
-    text, kind = cell.source, role(cell)
-    if kind == (False, True, False):
-        pattern = r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION$"
-        text = re.sub(
-            pattern, r"\1# YOUR CODE HERE\n\1raise NotImplementedError()", text, flags=re.MULTILINE | re.DOTALL
-        )
-        assert text != cell.source, f"cell {cell.id} has no solution to take out"
-    elif kind == (True, True, False):
-        text = "YOUR ANSWER HERE"
-    elif kind == (True, False, True):
-        text = re.sub(r"\n?### BEGIN HIDDEN TESTS\n.*?### END HIDDEN TESTS$", "", text, flags=re.DOTALL)
-    return text
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The open practice, built into a temporary folder."""
@@ -498,16 +474,8 @@ def course(request):
 
 
 class TestCommitted:
-    @pytest.mark.parametrize("kind", ["solutions", "exercises"])
-    def test_it_is_what_the_templates_give(self, built, kind):
-        made = {path.relative_to(built): path.read_bytes() for path in (built / kind).rglob("*") if path.is_file()}
-        there = {
-            path.relative_to(ROOT): path.read_bytes()
-            for path in (ROOT / kind).rglob("*")
-            if path.is_file() and path.name != "README.md" and ".ipynb_checkpoints" not in path.parts
-        }
-        stale = sorted(str(path) for path in made.keys() | there.keys() if made.get(path) != there.get(path))
-        assert not stale, f"run `make release`: {stale}"
+    def test_it_is_what_the_templates_give(self, built):
+        assert not files_that_differ(built, ROOT), "run `make release`"
 
     def test_the_readme_lists_it_with_its_minutes_and_points(self):
         text = (ROOT / "exercises" / "README.md").read_text()
@@ -520,41 +488,26 @@ class TestCommitted:
 @pytest.mark.parametrize("name", NAMES)
 class TestRelease:
     def test_a_stub_is_the_solution_with_holes(self, course, name):
-        of_source, released = (read(course, kind, name).cells for kind in ("solutions", "exercises"))
-        assert [cell.id for cell in of_source] == [cell.id for cell in released]
-        for before, after in zip(of_source, released, strict=True):
-            assert after.source == with_holes(before), f"cell {after.id}"
-            assert role(after) == role(before)
+        assert not cells_without_holes(*(read(course, kind, name) for kind in KINDS))
 
     def test_it_gives_nothing_away(self, course, name):
-        released = (course / "exercises" / name / f"{name}.ipynb").read_text()
-        assert not re.search(
-            r"BEGIN|END SOLUTION|HIDDEN TESTS|MARK SCHEME|[Mm]ark scheme|hidden=True|seed=\d{4}|jupytext", released
-        )
-        for cell in read(course, "solutions", name).cells:
-            if role(cell) in ((False, True, False), (True, True, False)):
-                kept = with_holes(cell).splitlines()
-                for line in cell.source.splitlines():
-                    words = line.strip()
-                    if len(words) > 25 and line not in kept:
-                        assert json.dumps(words)[1:-1] not in released, f"cell {cell.id}: {words}"
+        assert not leaks(*(read(course, kind, name) for kind in KINDS))
 
     def test_nothing_but_the_notebook_lies_beside_it(self, course, name):
-        for kind in ("solutions", "exercises"):
+        for kind in KINDS:
             assert [path.name for path in (course / kind / name).iterdir()] == [f"{name}.ipynb"]
 
     def test_it_is_a_clean_notebook_with_readable_names(self, course, name):
-        for kind in ("solutions", "exercises"):
+        for kind in KINDS:
             notebook = read(course, kind, name)
             nbformat.validate(notebook)
-            assert set(notebook.metadata) == {"kernelspec", "language_info"}
+            assert not odd_metadata(notebook)
             for cell in notebook.cells:
                 assert re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", cell.id)
-                assert cell.cell_type == "markdown" or (cell.outputs == [] and cell.execution_count is None)
 
     def test_every_test_cell_ends_in_the_points(self, course, name):
         for cell in read(course, "solutions", name).cells:
-            if role(cell) == (True, False, True):
+            if role(cell) == TEST:
                 code = [line for line in cell.source.splitlines() if line and not line.startswith("#")]
                 assert re.fullmatch(rf'grading\.check\("{name}/\w+", globals\(\).*\)', code[-1])
 
@@ -566,7 +519,7 @@ class TestRelease:
         assert 4 <= len(assignment.exercises) <= 6 and len(assignment.written) == 1
 
     def test_another_key_releases_other_notebooks(self, built, keyed, name):
-        for kind in ("solutions", "exercises"):
+        for kind in KINDS:
             assert read(built, kind, name) != read(keyed, kind, name)
         hidden = [
             {
@@ -579,11 +532,146 @@ class TestRelease:
         assert len(hidden[0]) == len(find_assignment(name).exercises) and not hidden[0] & hidden[1]
 
 
-def test_a_keyed_release_is_refused_inside_the_repository():
-    for folder in (ROOT, ROOT / "build" / "course"):
+class TestBroken:
+    """The checks above notice a release that was broken on purpose."""
+
+    NAME = NAMES[0]
+
+    @pytest.fixture
+    def pair(self, built):
+        """The source and the release, for a test to break."""
+        return [read(built, kind, self.NAME) for kind in KINDS]
+
+    def cell(self, notebook, name):
+        return next(cell for cell in notebook.cells if cell.id == name)
+
+    @pytest.mark.parametrize(
+        ("damage", "found"),
+        [
+            (lambda path: path.write_text(path.read_text().replace("YOUR CODE HERE", "YOUR CODE", 1)), ["{0}"]),
+            (lambda path: path.unlink(), ["{0}"]),
+            (lambda path: path.with_name("data.csv").write_text("1"), ["{1}/data.csv"]),
+            (lambda path: path.with_name("README.md").write_text("# Notes"), []),
+        ],
+        ids=["one word is old", "a notebook is missing", "a file too many", "notes are no part of it"],
+    )
+    def test_a_stale_release(self, built, tmp_path, damage, found):
+        for kind in KINDS:
+            shutil.copytree(built / kind, tmp_path / kind)
+        assert not files_that_differ(built, tmp_path)
+        notebook = tmp_path / "exercises" / self.NAME / f"{self.NAME}.ipynb"
+        damage(notebook)
+        place = notebook.relative_to(tmp_path).as_posix()
+        assert files_that_differ(built, tmp_path) == [each.format(place, place.rpartition("/")[0]) for each in found]
+
+    def test_a_solution(self, pair):
+        source, released = pair
+        for own in ("### BEGIN SOLUTION", "### END SOLUTION", ""):
+            # As it is in the source, with one of the marks, and without any.
+            answer = self.cell(source, "tardis").source
+            self.cell(released, "tardis").source = "\n".join(
+                line for line in answer.splitlines() if "###" not in line or line.strip() == own
+            )
+            assert cells_without_holes(*pair) == ["cell tardis is not the source's with holes"]
+            told = leaks(*pair)
+            assert any(each.startswith("a line of cell tardis") for each in told)
+            assert bool(own) == any("SOLUTION" in each for each in told)
+
+    @pytest.mark.parametrize("place", ["source", "outputs", "metadata"])
+    def test_a_hidden_test(self, pair, place):
+        source, released = pair
+        (line,) = [each for each in self.cell(source, "tardis-hidden").source.splitlines() if "hidden=True" in each]
+        cell = self.cell(released, "tardis-visible")
+        if place == "source":
+            cell.source += f"\n{line}"
+        elif place == "outputs":
+            cell.outputs = [nbformat.v4.new_output("stream", text=line)]
+        else:
+            cell.metadata["note"] = line
+        told = leaks(*pair)
+        assert f"a line of cell tardis-hidden: {line}" in told and "'hidden=True' stands in it" in told
+        assert bool(cells_without_holes(*pair)) == (place == "source")
+        assert bool(odd_metadata(released)) == (place != "source")
+
+    def test_a_model_answer_and_a_mark_scheme(self, pair):
+        source, released = pair
+        (written,) = find_assignment(self.NAME).written
+        self.cell(released, written.name.replace("_", "-")).source = self.cell(
+            source, written.name.replace("_", "-")
+        ).source
+        assert "'Mark scheme' stands in it" in leaks(*pair) and cells_without_holes(*pair)
+
+    def test_metadata_of_a_pairing(self, pair):
+        _, released = pair
+        released.metadata["jupytext"] = {"formats": "ipynb,py:percent"}
+        self.cell(released, "tardis").metadata["lines_to_next_cell"] = 2
+        assert odd_metadata(released) == [
+            "jupytext in the notebook's metadata", "lines_to_next_cell in the metadata of cell tardis",
+        ]  # fmt: skip
+
+    def test_a_notebook_that_was_run(self, pair):
+        self.cell(pair[1], "setup").execution_count = 1
+        assert odd_metadata(pair[1]) == ["cell setup was run"]
+
+    def test_a_stub_that_is_not_the_solution_with_holes(self, pair):
+        _, released = pair
+        first, second = (released.cells.index(self.cell(released, name)) for name in ("tardis", "expdis"))
+        released.cells[first].source += "\n# an old hint"
+        self.cell(released, "tardis-hidden").metadata.nbgrader["locked"] = False
+        assert cells_without_holes(*pair) == [
+            f"cell {name} is not the source's with holes" for name in ("tardis", "tardis-hidden")
+        ]
+        released.cells[first], released.cells[second] = released.cells[second], released.cells[first]
+        assert cells_without_holes(*pair) == ["the cells differ: in their order"]
+        del released.cells[first]
+        assert cells_without_holes(*pair) == ["the cells differ: expdis"]
+
+
+class TestWhereAReleaseMayGo:
+    @pytest.mark.parametrize("inside", [".", "build/course", "exercises", "notebooks/../build/x"])
+    def test_with_a_key_not_into_the_repository(self, inside):
         with pytest.raises(ValueError, match="lies in the repository, which is public"):
-            release(folder, KEY)
-    assert not (ROOT / "build" / "course" / "solutions").exists()
+            release(ROOT / inside, KEY)
+        assert not [path for path in (ROOT / "build").glob("*/solutions") if path.parent.name in ("course", "x")]
+
+    def test_not_through_a_link_either(self, tmp_path):
+        link = tmp_path / "course"
+        link.symlink_to(ROOT / "build", target_is_directory=True)
+        with pytest.raises(ValueError, match="lies in the repository"):
+            release(link, KEY)
+
+    @pytest.mark.parametrize("key", [KEY, None])
+    def test_not_into_a_folder_with_other_things(self, tmp_path, key):
+        (tmp_path / "thesis.tex").write_text("words")
+        with pytest.raises(ValueError, match="is not empty and holds no coursework"):
+            release(tmp_path, key)
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+    def test_a_release_may_be_made_again(self, tmp_path):
+        for _ in range(2):
+            (path,) = release(tmp_path, KEY, NAMES[:1])
+        assert path.is_file()
+
+    def test_the_command_says_why(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.setenv("DEVIL_COURSE_KEY", KEY)
+        (tmp_path / "thesis.tex").write_text("words")
+        for out, words in ((ROOT / "build" / "course", "lies in the repository"), (tmp_path, "is not empty")):
+            assert command.main(["release", "--out", str(out)]) == 2
+            told = capsys.readouterr().err
+            assert words in told and KEY not in told
+
+    def test_make_hands_the_folder_on(self):
+        made = subprocess.run(
+            ["make", "-n", "release", f"KEY={KEY}", "OUT=some where"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (
+            f'DEVIL_COURSE_KEY="{KEY}" .venv/bin/python -m devil_lib.grading release --out "some where"'
+            in made.stdout
+        )
 
 
 class TestCommand:

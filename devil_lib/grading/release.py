@@ -53,7 +53,8 @@ def release(folder: Path = ROOT, key: str | None = None, names: Iterable[str] = 
         The released notebooks.
 
     Raises:
-        ValueError: a key that is too short, a folder inside the repository together with a key, or no such assignment.
+        ValueError: a key that is too short, a folder inside the repository together with a key, a folder in which other things
+            lie, or no such assignment.
         ReleaseError: nbgrader refused.
     """
     folder = Path(folder).resolve()
@@ -61,8 +62,10 @@ def release(folder: Path = ROOT, key: str | None = None, names: Iterable[str] = 
         check_key(key)
         if folder.is_relative_to(ROOT.resolve()):
             raise ValueError(f"{folder} lies in the repository, which is public: name a folder outside it with OUT=")
-    folder.mkdir(parents=True, exist_ok=True)
     if folder != ROOT.resolve():
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / SETTINGS).is_file():
+            raise ValueError(f"{folder} is not empty and holds no coursework: name a new folder with OUT=")
+        folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / SETTINGS, folder / SETTINGS)
     programs_on_path()
     config = course_config(folder)
