@@ -274,7 +274,8 @@ class TestCheck:
         script = main / ".ci" / "run"
         script.write_bytes((ROOT / ".ci" / "run").read_bytes())
         script.chmod(0o755)
-        (programs / "chromium").write_text("#!/bin/sh\n")
+        for program in ("chromium", "initdb"):
+            (programs / program).write_text("#!/bin/sh\n")
         (programs / "make").write_text(
             f'#!/bin/sh\necho "$* | ${{DEVIL_DATA-unset}} | ${{DEVIL_OFFLINE-unset}} | $CI | $(pwd)" >> {tmp_path}/log\n'
             f'case "$*" in *notebooks*) exit "$SECOND" ;; *) exit "$FIRST" ;; esac\n'

@@ -1,6 +1,7 @@
 """A small term on nbgrader's real exchange and gradebook: every submission has its points, no feedback shows a test."""
 
 import copy
+import importlib.util
 import os
 import shutil
 import socket
@@ -238,15 +239,22 @@ class TestHiddenTests:
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------
 
 
-def _program(name):
-    found = shutil.which(name) or next(map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
-    return found or pytest.skip(f"no PostgreSQL here: {name} is missing (Debian's package postgresql)")
+def _program(name, places=Path("/usr/lib/postgresql")):
+    found = shutil.which(name) or next(map(str, sorted(places.glob(f"*/bin/{name}"), reverse=True)), None)
+    return found or _missing(f"no PostgreSQL here: {name} is missing (Debian's package postgresql)")
+
+
+def _missing(sentence):
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{sentence}, and on CI this test has to run")
+    pytest.skip(sentence)
 
 
 @pytest.fixture
 def postgres():
     """The address of an empty database on this machine alone, by a server that ends with the test."""
-    pytest.importorskip("psycopg", reason="the driver psycopg is missing: run `make env`")
+    if importlib.util.find_spec("psycopg") is None:
+        _missing("the driver psycopg is missing: run `make env`")
     initdb, control = _program("initdb"), _program("pg_ctl")
     # The server refuses to run as the superuser.
     user = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
@@ -270,6 +278,15 @@ def postgres():
             yield f"postgresql+psycopg://devil@127.0.0.1:{port}/postgres"
         finally:
             run(control, "-D", data, "-m", "immediate", "-w", "stop")
+
+
+def test_a_missing_server_is_skipped_but_not_on_ci(monkeypatch, tmp_path):
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match=r"no-such-program is missing .* has to run"):
+        _program("no-such-program", tmp_path)
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="no-such-program is missing"):
+        _program("no-such-program", tmp_path)
 
 
 def test_the_same_term_on_postgresql(postgres, tmp_path):
