@@ -109,6 +109,20 @@ def test_odd_scores(played, tmp_path):
     }  # fmt: skip
 
 
+def test_the_time_left_is_told_once_in_a_while(monkeypatch, capsys):
+    now = iter([0.0, *(20.0 * i for i in range(1, 11))])
+    monkeypatch.setattr(term.time, "monotonic", lambda: next(now))
+    left = term.TimeLeft(10, every=60.0)
+    for _ in range(10):
+        left("a1")
+    assert capsys.readouterr().out.splitlines() == [
+        "a1: 3 of 10 submissions graded in 60 s, about 2 min left",
+        "a1: 6 of 10 submissions graded in 2 min, about 80 s left",
+        "a1: 9 of 10 submissions graded in 3 min, about 20 s left",
+        "a1: 10 of 10 submissions graded in 3 min, about 0 s left",
+    ]
+
+
 # --- Rosters and files ------------------------------------------------------------------------------------------------
 
 

@@ -500,9 +500,17 @@ class Term:
     def collect(self, work: Coursework) -> None:
         self._must(self.api.collect(work.name))
 
-    def autograde(self, work: Coursework, cases: Sequence[Case]) -> dict[str, tuple[float, str]]:
-        """Student -> the seconds that grading took, and nbgrader's message where it failed."""
-        told = show.progress(len(cases), f"{work.name}: autograding")
+    def autograde(
+        self, work: Coursework, cases: Sequence[Case], on_graded: Callable[[str], None] | None = None
+    ) -> dict[str, tuple[float, str]]:
+        """Student -> the seconds that grading took, and nbgrader's message where it failed.
+
+        Args:
+            on_graded: is told the assignment after each submission; by default a bar shows how far it is.
+        """
+        if on_graded is None:
+            told = show.progress(len(cases), f"{work.name}: autograding")
+            on_graded = lambda _: told(len(done))  # noqa: E731
         first = next(iter(work.answers))
         hanging = tuple(name for name, exercise in grades.exercises_of(work.notebook()).items() if exercise == first)
         jobs = {
@@ -519,7 +527,7 @@ class Term:
         done: dict[str, tuple[float, str]] = {}
         for student, result in graders(self.jobs).run(jobs):
             done[student] = (0.0, str(result)) if isinstance(result, GraderEnded) else result
-            told(len(done))
+            on_graded(work.name)
         return done
 
     def audit(self, work: Coursework, students: Sequence[str]) -> None:
@@ -584,8 +592,42 @@ def autograde(folder: str, db_url: str, patience: Patience, assignment: str, stu
 # --- The rehearsal ----------------------------------------------------------------------------------------------------
 
 
-def rehearse(term: Term, work: Coursework, cases: Sequence[Case]) -> list[Row]:
+class TimeLeft:
+    """Says how many of all submissions are graded and how long the rest is going to take, once in a while.
+
+    Args:
+        total: submissions of all assignments together.
+        every: seconds between two lines.
+    """
+
+    def __init__(self, total: int, every: float = 30.0) -> None:
+        self.total, self.every, self.done = total, every, 0
+        self._start = self._said = time.monotonic()
+
+    def __call__(self, assignment: str) -> None:
+        self.done += 1
+        now = time.monotonic()
+        if now - self._said >= self.every or self.done == self.total:
+            self._said, so_far = now, now - self._start
+            left = so_far / self.done * (self.total - self.done)
+            print(
+                f"{assignment}: {self.done} of {self.total} submissions graded in {_minutes(so_far)}, "
+                f"about {_minutes(left)} left",
+                flush=True,
+            )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def rehearse(
+    term: Term, work: Coursework, cases: Sequence[Case], on_graded: Callable[[str], None] | None = None
+) -> list[Row]:
     """Take one assignment through a term.
+
+    Args:
+        on_graded: is told the assignment after each submission.
 
     Returns:
         for each case, what its submission should have been given and was given.
@@ -606,7 +648,7 @@ def rehearse(term: Term, work: Coursework, cases: Sequence[Case]) -> list[Row]:
         term.submit(work, case.student)
         told(number)
     term.collect(work)
-    graded = term.autograde(work, cases)
+    graded = term.autograde(work, cases, on_graded)
     for student, (_, trouble) in graded.items():
         if trouble:
             print(f"{work.name}, {student}: nbgrader could not grade this submission\n{trouble}", file=sys.stderr)
@@ -740,14 +782,19 @@ def main(arguments: list[str] | None = None) -> int:
             term = Term(folder / "course", given.db_url, given.timeout, jobs=given.jobs)
             works = [odd_scores(folder / "sources" / "odd_scores")]
             works += [work for path in files for work in load(path.resolve(), folder / "sources" / path.stem)]
-            rows = []
-            for work in works:
-                rows += rehearse(term, work, roster(work, given.students if work.accidents else 0))
+            classes = [(work, roster(work, given.students if work.accidents else 0)) for work in works]
+            left, rows = TimeLeft(sum(len(cases) for _, cases in classes)), []
+            for work, cases in classes:
+                played = rehearse(term, work, cases, left)
+                print(table(played), flush=True)
+                rows += played
         except (TermError, OSError) as error:
             print(f"make class: {error}", file=sys.stderr)
             return 2
-    print(table(rows))
-    print(f"{len(works)} assignments, {len(rows)} submissions, {time.perf_counter() - start:.0f} s")
+    equal = sum(row.as_expected for row in rows)
+    print(
+        f"\n{len(works)} assignments, {equal} of {len(rows)} submissions as expected, {_minutes(time.perf_counter() - start)}"
+    )
     return 0 if all(row.as_expected for row in rows) else 1
 
 
