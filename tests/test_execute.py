@@ -73,6 +73,13 @@ class TestExecution:
         outcomes = run("a = 1", once + "mark.touch(); 'fine'", "import os; os._exit(1)", "a")
         assert outcomes == ["", "'fine'", LOST, "1"]
 
+    def test_a_kernel_that_ends_through_no_fault_of_the_cells_costs_nothing(self, tmp_path):
+        once = (
+            f"import os, pathlib\nmark = pathlib.Path({str(tmp_path / 'mark')!r})\nif not mark.exists():\n"
+            "    print('first')\n    mark.touch()\n    os.abort()\n"
+        )
+        assert run("a = 1", once + "'fine'", "a") == ["", "'fine'", "1"], "the first try leaves no output"
+
     def test_endless_printing_is_cut(self):
         lines = "for i in range(200_000): print('line', i)"
         short, long, after = run("print('x' * 50)", lines, "'on'", max_characters=1000)

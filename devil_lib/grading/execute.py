@@ -3,8 +3,8 @@
 `nbgrader_config.py` at the top puts the two preprocessors in the place of nbgrader's own.
 
 - A loop that ignores interrupts, or a kernel that is gone (`os._exit`, no memory left), ends nbgrader's run: no marks
-  at all. :class:`SturdyExecute` starts a new kernel, runs the earlier cells again without the culprit, and goes on. Its
-  kernels start warm, and end at once with all that they started.
+  at all. :class:`SturdyExecute` starts a new kernel, runs the earlier cells again without the culprit, and goes on; a
+  cell whose kernel is gone is tried once more. Its kernels start warm, and end at once with all that they started.
 - nbgrader takes `np.float64(1.0)`, `False`, -1 and NaN at the end of a test cell for full marks, any word on stderr for
   none, and throws the submission away where a score is above its maximum. :class:`SaveScores` reads the score as it was
   meant.
@@ -62,9 +62,8 @@ class SturdyExecute(Execute):
         return manager
 
     def preprocess_cell(self, cell: NotebookNode, resources: Any, index: int) -> tuple[NotebookNode, Any]:
-        self._printed = 0
         try:
-            super().preprocess_cell(cell, resources, index)
+            self._run(cell, resources, index)
         except (CellTimeoutError, DeadKernelError) as error:
             self._give_up(cell, error)
             self._restart(resources)
@@ -73,6 +72,17 @@ class SturdyExecute(Execute):
             if cell.cell_type == "code" and not _interrupted(cell):
                 self._ran.append(index)
         return cell, resources
+
+    def _run(self, cell: NotebookNode, resources: Any, index: int) -> None:
+        self._printed = 0
+        try:
+            super().preprocess_cell(cell, resources, index)
+        except DeadKernelError:
+            # Perhaps not through the cell: the machine may have been out of memory.
+            self.log.warning("A kernel ended in a cell, which is tried once more")
+            self._restart(resources)
+            self._printed = 0
+            super().preprocess_cell(cell, resources, index)
 
     def output(self, outs: list, msg: dict, display_id: Any, cell_index: int) -> NotebookNode | None:
         text = msg["content"].get("text", "") if msg["msg_type"] == "stream" else ""
