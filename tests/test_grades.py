@@ -13,6 +13,7 @@ from nbformat.v4 import new_output
 from nbgrader.api import Gradebook
 from nbgrader.plugins import CsvExportPlugin
 
+from devil_lib.course.lessons import ROOT
 from devil_lib.grading import grades
 from devil_lib.grading.release import programs_on_path
 
@@ -214,6 +215,16 @@ class TestAnalysis:
         assert [row[1] for row in rows] == ["double", "square", "why"] and all(
             len(row) == len(heading) for row in rows
         )
+
+    def test_the_course_folders_own_settings_count(self, course, tmp_path):
+        """PostgreSQL's address stands in the folder's nbgrader_config.py, where nbgrader itself reads it."""
+        assert grades.course_directory(course).db_url == f"sqlite:///{course / 'gradebook.db'}"
+        settings = (
+            ROOT / "nbgrader_config.py"
+        ).read_text() + "\nc.CourseDirectory.db_url = 'postgresql://there/ours'\n"
+        (course / "nbgrader_config.py").write_text(settings)
+        assert grades.course_directory(course).db_url == "postgresql://there/ours"
+        assert grades.course_directory(course, "sqlite:///other.db").db_url == "sqlite:///other.db"
 
     def test_without_a_gradebook(self, tmp_path, capsys):
         assert grades.main(["--course", str(tmp_path / "empty")]) == 2

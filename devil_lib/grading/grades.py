@@ -26,11 +26,11 @@ from nbgrader import utils
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.coursedir import CourseDirectory
 from sqlalchemy.exc import SQLAlchemyError
-from traitlets.config import Config, PyFileConfigLoader
 
 from devil_lib import show
 from devil_lib.course.lessons import ROOT
 from devil_lib.grading.execute import LOST
+from devil_lib.grading.release import course_config
 
 
 class GradesError(ValueError):
@@ -427,10 +427,10 @@ def export(course: CourseDirectory, out: Path, names: Mapping[str, str] | None =
 
 
 def course_directory(folder: Path, db_url: str = "") -> CourseDirectory:
-    """nbgrader's view of a course folder, by the settings of this course."""
-    config = PyFileConfigLoader("nbgrader_config.py", path=str(ROOT)).load_config()
-    own = Config({"CourseDirectory": {"root": str(folder)} | ({"db_url": db_url} if db_url else {})})
-    config.merge(own)
+    """nbgrader's view of a course folder, by its own settings where it has some, and another gradebook's address if given."""
+    config = course_config(folder)
+    if db_url:
+        config.CourseDirectory.db_url = db_url
     return CourseDirectory(config=config)
 
 
