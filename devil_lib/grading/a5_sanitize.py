@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -52,11 +53,14 @@ def _parts(answers: Answers, label: str, what: str) -> dict[str, Any]:
 
 # --- 1. Distillation -------------------------------------------------------------------------------------------------------
 
-# The student is affine, so that the best one is known: how far a taught student is from it, root of the mean square over the
-# elements, in logits. The worst of some dozen trainings, with and without a learning rate that falls: 0.07, 0.06, 0.18 and 0.20; a
-# student of one batch is 0.57 off where batches are small. Between the best student and those of the misconceptions lie at least
-# 0.29, 0.27, 0.35 and 0.35 in the open practice.
-_BOUNDS = {"normal": 0.13, "uniform": 0.13, "norm": 0.25, "few": 0.27}
+# The student is affine, so that the best one is known. How far a taught student may be from it: root of the mean square over the
+# elements, in logits. The worst of 480 trainings (each loss, with and without a learning rate that falls, 60 seeds): 0.069, 0.116,
+# 0.050 and 0.191.
+_BOUNDS = {"normal": 0.12, "uniform": 0.15, "norm": 0.12, "few": 0.25}
+# How far the students of the misconceptions have to be from the best one.
+_APART = {"normal": 0.25, "uniform": 0.25, "norm": 0.25, "few": 0.3}
+# space and loss.
+_LOSSES = tuple(product(("logits", "samples"), ("squared", "absolute")))
 _GRID = 301
 
 
@@ -121,25 +125,39 @@ def _teacher(case: _Lesson) -> Generator:
 
 
 def _lessons(variant: Variant, rng: np.random.Generator) -> dict[str, _Lesson]:
-    cases = {}
-    for label in ("normal", "uniform", "norm", "few"):
-        shape, dim = (1, 4, int(rng.integers(5, 8))), int(rng.integers(4, 7))
-        elements = math.prod(shape)
-        few, law = label == "few", "uniform" if label == "uniform" else "normal"
-        # Where the tanh is saturated the loss is flat, and a student learns slowly.
-        slow, height = (1, 1.0) if variant["space"] == "logits" else (3, 0.8)
-        height *= 2.0 if law == "uniform" else 1.0
-        # Kinks that lie well beside the centre, where absolute and squared differences ask for different students.
-        kink = rng.choice([-1.0, 1.0], elements) * rng.uniform(0.5, 0.7, elements)
-        cases[label] = _Lesson(
-            rng.integers(0, dim, size=elements), height * rng.uniform(1.6, 2.2, elements),
-            rng.choice([-1.0, 1.0], elements), kink, rng.uniform(-0.8, 0.0, elements),
-            0.5 * rng.normal(size=dim), rng.uniform(0.35, 0.6, dim),
-            0.3 * rng.normal(size=(elements, dim)), 0.3 * rng.normal(size=elements),
-            law, label == "norm", shape,
-            slow * (400 if few else 250), 8 if few else 1024, 0.025 if few else 0.07, int(rng.integers(1, 10**6)),
-        )  # fmt: skip
-    return cases
+    labels = ("normal", "uniform", "norm", "few")
+    return {label: redraw(partial(_lesson, rng, label), partial(_shows_lesson, label)) for label in labels}
+
+
+def _lesson(rng: np.random.Generator, label: str) -> _Lesson:
+    shape, dim = (1, 4, int(rng.integers(5, 8))), int(rng.integers(4, 7))
+    elements = math.prod(shape)
+    few, uniform = label == "few", label == "uniform"
+    # No higher, because a student learns slowly where the tanh is saturated.
+    height = rng.uniform(1.3, 1.8, elements) * (2.6 if uniform else 1.0)
+    # Kinks that lie well beside the centre, where absolute and squared differences ask for different students.
+    kink = rng.choice([-1.0, 1.0], elements) * rng.uniform(
+        0.45 if uniform else 0.5, 0.6 if uniform else 0.7, elements
+    )
+    return _Lesson(
+        rng.integers(0, dim, size=elements), height, rng.choice([-1.0, 1.0], elements), kink, rng.uniform(-0.8, 0.0, elements),
+        rng.choice([-1.0, 1.0], dim) * rng.uniform(0.4, 0.8, dim), rng.uniform(1.8, 3.0, dim),
+        0.3 * rng.normal(size=(elements, dim)), 0.3 * rng.normal(size=elements),
+        "uniform" if uniform else "normal", label == "norm", shape,
+        400 if few else 300, 8 if few else 1024, 0.025 if few else 0.12 if uniform else 0.1, int(rng.integers(1, 10**6)),
+    )  # fmt: skip
+
+
+def _shows_lesson(label: str, case: _Lesson) -> bool:
+    """Whether the misconceptions are seen, whichever loss the answer minimises; and where the law is normal, which loss that is."""
+    best = {}
+    for own in _LOSSES:
+        best[own], wrong = _best_students(case, *own)
+        if any(_distance(fit, best[own], case) < _APART[label] for fit in wrong.values()):
+            return False
+    return label != "normal" or all(
+        _distance(a, b, case) > 1.5 * _BOUNDS[label] for a, b in combinations(best.values(), 2)
+    )
 
 
 def _ask_distil(student: Any, variant: Variant, cases: dict[str, _Lesson]) -> None:
@@ -188,34 +206,20 @@ def _best_affine(logits: np.ndarray, x: np.ndarray, share: np.ndarray, space: st
     return slope, intercept
 
 
-def _best_students(case: _Lesson, variant: Variant) -> tuple[_Fit, dict[str, _Fit]]:
-    """The best student, and those of the misconceptions by their symptom."""
+def _best_students(case: _Lesson, space: str, loss: str) -> tuple[_Fit, dict[str, _Fit]]:
+    """The best student by that loss, and those of the misconceptions by their symptom."""
 
-    def best(law: str = case.law, normed: bool = case.norm, wider: float = 1.0, **other: str) -> _Fit:
+    def best(law: str = case.law, normed: bool = case.norm, wider: float = 1.0) -> _Fit:
         x = np.linspace(-5.0, 5.0, _GRID) if law == "normal" else np.linspace(-1.0, 1.0, _GRID)
         share = np.exp(-0.5 * x**2) if law == "normal" else np.ones(_GRID)
         mean, variance = case.mean[case.coordinate][:, None], case.variance[case.coordinate][:, None]
-        read = (
-            (wider * x - mean) / np.sqrt(variance + 1e-5)
-            if normed
-            else np.broadcast_to(wider * x, (len(mean), _GRID))
-        )
-        slope, intercept = _best_affine(case.logits(read), x, share / share.sum(), **(dict(variant) | other))
+        read = np.broadcast_to(wider * x, (len(mean), _GRID))
+        if normed:
+            read = (read - mean) / np.sqrt(variance + 1e-5)
+        slope, intercept = _best_affine(case.logits(read), x, share / share.sum(), space, loss)
         return slope / wider, intercept
 
-    space, loss = variant["space"], variant["loss"]
-    wrong = {
-        "absolute differences are minimised, and squared ones are asked for"
-        if loss == "squared"
-        else "squared differences are minimised, and absolute ones are asked for": best(
-            loss="absolute" if loss == "squared" else "squared"
-        ),
-        "the samples are compared, and what the bodies put out before the tanh is asked for"
-        if space == "logits"
-        else "the bodies' outputs are compared, and the samples after the tanh are asked for": best(
-            space="samples" if space == "logits" else "logits"
-        ),
-    }
+    wrong = {}
     if case.law == "uniform":
         wrong["the latents are drawn from the normal law, not from the teacher's own"] = best(law="normal")
     else:
@@ -248,36 +252,72 @@ def _student(answers: Answers, label: str, case: _Lesson) -> tuple[_Fit, float]:
     return (own, centre), float(np.sqrt(max((slopes**2).sum() - (own**2).sum(), 0.0) / elements))
 
 
-def _has_learnt(answers: Answers, label: str, case: _Lesson, variant: Variant) -> None:
+def _own_loss(answers: Answers, cases: dict[str, _Lesson], variant: Variant) -> tuple[str, str]:
+    """Space and loss of what the answer minimises, by its student of the normal law; those asked for if that is none of ours."""
+    asked = variant["space"], variant["loss"]
+    try:
+        fit, elsewhere = _student(answers, "normal", cases["normal"])
+    except Failed:
+        return asked
+    off = {
+        own: math.hypot(_distance(fit, _best_students(cases["normal"], *own)[0], cases["normal"]), elsewhere)
+        for own in _LOSSES
+    }
+    nearest = min(off, key=off.get)
+    return nearest if off[nearest] <= _BOUNDS["normal"] else asked
+
+
+_WRONG_SPACE = {
+    "logits": "the samples are compared, and what the bodies put out before the tanh is asked for",
+    "samples": "the bodies' outputs are compared, and the samples after the tanh are asked for",
+}
+_WRONG_LOSS = {
+    "squared": "absolute differences are minimised, and squared ones are asked for",
+    "absolute": "squared differences are minimised, and absolute ones are asked for",
+}
+
+
+def _learns(label: str) -> Callable[[Answers, dict[str, _Lesson], Variant], None]:
+    """Where the law is normal, by the loss that is asked for; elsewhere by the answer's own, so that another one costs one property."""
+
+    def test(answers: Answers, cases: dict[str, _Lesson], variant: Variant) -> None:
+        own = _own_loss(answers, cases, variant)
+        if label == "normal":
+            if own[0] != variant["space"]:
+                raise Failed(_WRONG_SPACE[variant["space"]])
+            if own[1] != variant["loss"]:
+                raise Failed(_WRONG_LOSS[variant["loss"]])
+        _check_student(answers, label, cases[label], own)
+        if label == "norm":
+            _check_teacher(answers, cases[label])
+
+    return test
+
+
+def _check_student(answers: Answers, label: str, case: _Lesson, own: tuple[str, str]) -> None:
     bound = _BOUNDS[label]
     fit, elsewhere = _student(answers, label, case)
-    wanted, wrong = _best_students(case, variant)
+    wanted, wrong = _best_students(case, *own)
     off = math.hypot(_distance(fit, wanted, case), elsewhere)
     if off <= bound:
         return
     measured = f"it is {off:.2f} from the best student, and {bound:g} is allowed"
-    symptom, other = min(wrong.items(), key=lambda each: _distance(fit, each[1], case))
-    if math.hypot(_distance(fit, other, case), elsewhere) <= max(bound, 0.5 * off):
-        raise Failed(symptom, measured)
     start = case.weight[np.arange(len(case.coordinate)), case.coordinate], case.bias
     if _distance(fit, start, case) < 1e-6:
         raise Failed("the student is as it was before: it learnt nothing", measured)
+    symptom, other = min(wrong.items(), key=lambda each: _distance(fit, each[1], case))
+    if math.hypot(_distance(fit, other, case), elsewhere) <= max(bound, 0.5 * off):
+        raise Failed(symptom, measured)
     if label == "few":
         raise Failed("the student fits a few latents, and not the law: are new ones drawn at every step?", measured)
     raise Failed("the student does not do on ordinary latents what the teacher does", measured)
 
 
-def _learns(label: str) -> Callable[[Answers, dict[str, _Lesson], Variant], None]:
-    def test(answers: Answers, cases: dict[str, _Lesson], variant: Variant) -> None:
-        case = cases[label]
-        _has_learnt(answers, label, case, variant)
-        if label == "norm":
-            kept = [case.mean, case.variance, case.height, case.kink, case.base, case.sign]
-            held = np.asarray(_parts(answers, label, "the taught generator")["teacher"], dtype=float)
-            if not np.allclose(np.sort(held), np.sort(np.concatenate(kept)), atol=1e-5):
-                raise Failed("the teacher is not what it was: neither its weights nor its statistics may change")
-
-    return test
+def _check_teacher(answers: Answers, case: _Lesson) -> None:
+    kept = [case.mean, case.variance, case.height, case.kink, case.base, case.sign]
+    held = np.asarray(_parts(answers, "norm", "the taught generator")["teacher"], dtype=float)
+    if not np.allclose(np.sort(held), np.sort(np.concatenate(kept)), atol=1e-5):
+        raise Failed("the teacher is not what it was: neither its weights nor its statistics may change")
 
 
 DISTIL = Exercise(
@@ -290,8 +330,8 @@ DISTIL = Exercise(
     cases=_lessons,
     ask=_ask_distil,
     properties=(
-        Property("the student does what the teacher does, with a normal latent", 1, _learns("normal")),
-        Property("the same with a uniform latent", 1, _learns("uniform")),
+        Property("the loss: the student does what the teacher does on a normal law", 1, _learns("normal")),
+        Property("the latents: the same on a uniform law", 1, _learns("uniform")),
         Property("a teacher with BatchNorm, which is left as it is", 1, _learns("norm")),
         Property("small batches, new at every step", 1, _learns("few")),
     ),
@@ -560,7 +600,7 @@ def _zoned_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Zoned
         levels[2, :silent] = rng.choice([-1.0, 1.0], silent) * rng.uniform(0.3, 0.6, silent)
         real = data + 0.02 * rng.normal(size=(96, elements)) * (ways != 0.0)
         rate, warm_up = float(f"{rng.uniform(0.002, 0.004):.2g}"), int(rng.integers(4, 7))
-        after = 1 if label == "norm" else int(rng.integers(3, 6))
+        after = 1 if label == "norm" else int(rng.integers(10, 14))
         within = variant["warm_up"] == "within"
         if label == "warm-up":
             after = 0 if within else 1
@@ -632,18 +672,29 @@ def _wanted_steps(case: _Zoned, variant: Variant) -> tuple[int, int]:
     return rounds - case.warm_up, variant["critic_steps"] * rounds
 
 
-def _check_critic(case: _Zoned, parts: dict[str, np.ndarray], variant: Variant) -> None:
-    got, (_, wanted) = _critic_steps(case, parts), _wanted_steps(case, variant)
-    # Its gradient wanes as it learns, so that the steps become a little shorter: 0.91 to 1.00 of the learning rate over 100 seeds.
-    measured = f"it moved by {got:.1f} steps, and {wanted} are asked for"
+def _check_way(case: _Zoned, parts: dict[str, np.ndarray]) -> None:
+    """Whether the discriminator learns, and the right way round."""
+    got = _critic_steps(case, parts)
+    measured = f"it moved by {got:.1f} steps"
     if abs(got) < 0.3:
         raise Failed("the discriminator does not learn", measured)
     if got < 0.0:
         raise Failed(
             "the discriminator learns the wrong way round: real samples are those with the higher logit", measured
         )
-    if not 0.87 * wanted - 0.3 <= got <= 1.03 * wanted + 0.3:
-        raise Failed("the discriminator takes another number of steps than asked for", measured)
+
+
+def _check_critic(case: _Zoned, parts: dict[str, np.ndarray], variant: Variant) -> None:
+    _check_way(case, parts)
+    got, (_, wanted) = _critic_steps(case, parts), _wanted_steps(case, variant)
+    # Its gradient wanes as it learns, so that the steps become a little shorter: 0.895 to 0.995 of the learning rate over all
+    # variants, three momenta and 100 seeds; 0.82 at most where gradients of the generator's loss are left in it.
+    if not 0.86 * wanted <= got <= 1.03 * wanted + 0.3:
+        raise Failed(
+            "the discriminator takes another number of steps than asked for, or not all of them downhill: are its gradients "
+            "set to zero before each?",
+            f"it moved by {got:.1f} steps, and {wanted} are asked for",
+        )
 
 
 def _check_generator(case: _Zoned, parts: dict[str, np.ndarray], variant: Variant) -> None:
@@ -663,8 +714,7 @@ def _check_generator(case: _Zoned, parts: dict[str, np.ndarray], variant: Varian
 def _warms_up(answers: Answers, cases: dict[str, _Zoned], variant: Variant) -> None:
     case, parts = cases["warm-up"], _trained(answers, "warm-up")
     _check_generator(case, parts, variant)
-    if not abs(_critic_steps(case, parts)) >= 0.3:
-        raise Failed("the discriminator does not learn during the warm-up")
+    _check_way(case, parts)
 
 
 def _both_learn(answers: Answers, cases: dict[str, _Zoned], variant: Variant) -> None:
@@ -725,7 +775,7 @@ CONTINUE = Exercise(
 @dataclass(frozen=True)
 class _Layers:
     """second leaky(norm(first z)) with weights, biases and, if there is one, BatchNorm's four vectors; latents that the units are
-    judged on, and others to look at what is left. cut: how many units have to go."""
+    judged on, and others to look at what is left. cut: how many units have to go. share: nearly that, so that rounding down, up and to the nearest differ."""
 
     first: tuple[np.ndarray, np.ndarray]
     second: tuple[np.ndarray, np.ndarray]
@@ -733,6 +783,7 @@ class _Layers:
     z: np.ndarray
     probes: np.ndarray
     cut: int
+    share: float
 
     def before(self, z: np.ndarray) -> np.ndarray:
         """(n, units) in front of the activation."""
@@ -768,9 +819,9 @@ def _layers(rng: np.random.Generator, normed: bool) -> _Layers:
         if normed
         else ()
     )
-    return _Layers(
-        first, second, norm, rng.normal(size=(400, dim)), rng.normal(size=(30, dim)), int(rng.integers(4, 7))
-    )
+    cut = int(rng.integers(4, 7))
+    share = (cut + (0.3 if normed else -0.3)) / units
+    return _Layers(first, second, norm, rng.normal(size=(400, dim)), rng.normal(size=(30, dim)), cut, share)
 
 
 _SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -832,8 +883,7 @@ def _body(case: _Layers) -> nn.Sequential:
 def _ask_cut(student: Any, variant: Variant, cases: dict[str, _Layers]) -> None:
     for label, case in cases.items():
         body = _body(case)
-        share = case.cut / len(case.first[0])
-        student.call(label, "cut_units", body, _tensor(case.z), share, then=partial(_smaller, body, case.probes))
+        student.call(label, "cut_units", body, _tensor(case.z), case.share, then=partial(_smaller, body, case.probes))
 
 
 @torch.no_grad()
@@ -860,16 +910,25 @@ def _pruned(answers: Answers, label: str, case: _Layers) -> tuple[list, np.ndarr
 
 
 def _is_smaller(answers: Answers, cases: dict[str, _Layers], variant: Variant) -> None:
-    case = cases["plain"]
-    shapes, *_ = _pruned(answers, "plain", case)
-    units, dim = case.first[0].shape
-    left, outputs = units - case.cut, len(case.second[0])
-    if shapes == [[units, dim], [outputs, units]]:
-        raise Failed("the layers are as large as before: units that are only set to zero are still there")
-    if len(shapes) != 2 or shapes[0][1] != dim or shapes[1][0] != outputs:
-        raise Failed("latents or outputs were cut, where hidden units were meant")
-    if [shapes[0][0], shapes[1][1]] != [left, left]:
-        raise Failed("another number of units is left than asked for", f"{shapes[0][0]} instead of {left}")
+    for label, case in cases.items():
+        # That BatchNorm was forgotten is another property's concern.
+        if label == "norm" and answers.outcomes[label].error:
+            continue
+        shapes, *_ = _pruned(answers, label, case)
+        units, dim = case.first[0].shape
+        left, outputs = units - case.cut, len(case.second[0])
+        if shapes == [[units, dim], [outputs, units]]:
+            raise Failed("the layers are as large as before: units that are only set to zero are still there")
+        if len(shapes) != 2 or shapes[0][1] != dim or shapes[1][0] != outputs:
+            raise Failed("latents or outputs were cut, where hidden units were meant")
+        if [shapes[0][0], shapes[1][1]] != [left, left]:
+            raise Failed("another number of units is left than asked for", f"{shapes[0][0]} instead of {left}")
+
+
+def _gone(shapes: list, case: _Layers) -> int:
+    """How many units the answer cut: whether that is the right number is another property's concern."""
+    gone = len(case.first[0]) - shapes[0][0] if shapes else 0
+    return gone if gone > 0 else case.cut
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -878,11 +937,12 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 def _check_units(answers: Answers, label: str, case: _Layers, variant: Variant) -> None:
     """Whether the right units are gone, whatever constant the outputs are off by."""
-    _, outputs, _ = _pruned(answers, label, case)
+    shapes, outputs, _ = _pruned(answers, label, case)
     own, wrong = _scores(case, variant)
+    cut = _gone(shapes, case)
 
     def left(score: np.ndarray) -> np.ndarray:
-        values = case.outputs(_kept(score, case.cut), mean_kept=False)
+        values = case.outputs(_kept(score, cut), mean_kept=False)
         return values - values.mean(0)
 
     centred = outputs - outputs.mean(0)
@@ -901,10 +961,10 @@ def _right_units(answers: Answers, cases: dict[str, _Layers], variant: Variant) 
 def _right_constant(answers: Answers, cases: dict[str, _Layers], variant: Variant) -> None:
     """Judged with the units that are left, whichever: which ones is another property's concern."""
     case = cases["plain"]
-    _, outputs, _ = _pruned(answers, "plain", case)
+    shapes, outputs, _ = _pruned(answers, "plain", case)
     own, wrong = _scores(case, variant)
     for score in (own, *wrong.values()):
-        kept = _kept(score, case.cut)
+        kept = _kept(score, _gone(shapes, case))
         if _same(outputs, case.outputs(kept, variant["mean"] == "kept")):
             return
         if _same(outputs, case.outputs(kept, variant["mean"] != "kept")):
@@ -1010,7 +1070,7 @@ def _trials(variant: Variant, rng: np.random.Generator) -> dict[str, _Trial]:
 
 def _trial(rng: np.random.Generator, variant: Variant, label: str) -> _Trial:
     least, others, near = _TRIALS[label]
-    elements, k = math.prod(_PICTURE), 3
+    elements, k = math.prod(_PICTURE), 4
     axes, _ = np.linalg.qr(rng.normal(size=(elements, elements)))
     spread, across = axes[:, :3], axes[:, 3:]
 
@@ -1024,8 +1084,8 @@ def _trial(rng: np.random.Generator, variant: Variant, label: str) -> _Trial:
     benign = np.vstack([usual, usual + somewhere(), rng.uniform(-1.0, 1.0, (k, elements))])
     repaired = benign + 0.1 * rng.normal(size=benign.shape)
     trial = _Trial(spread, benign, repaired, triggers, targets, _starts(rng))
-    shares = np.full(k, others)
-    # Neither the first nor the last, so that an answer that looks at one trigger only is found out.
+    # Neither the first nor the last is the least or the greatest, so that an answer that looks at one trigger only is found out.
+    shares = others * np.array([1.0, 0.0, 1.2, 1.1])
     shares[1] = least * variant["bound"]
     # Where the world of a trigger has to lie for TarDis to be that share of the benign one.
     reach = np.sqrt(shares * trial.tardis(benign))[:, None]
@@ -1064,6 +1124,15 @@ def _recovered_values(case: _Trial) -> tuple[float, dict[str, float]]:
     }
 
 
+# What a search comes to that has too few starts, does not take the nearest, does not descend, or has nothing to compare with.
+_SHALLOW = (
+    "the starts are compared before any descent",
+    "only the first start is used",
+    "this is the mean over the starts, and the nearest of all counts",
+    "the distance is not divided by that of the same search in the benign generator",
+)
+
+
 def _ratio_values(case: _Trial) -> tuple[float, dict[str, float]]:
     ends, usual = case.ends(case.repaired), case.ends(case.benign)
     near, trusted = ends.min(0), usual.min(0)
@@ -1094,12 +1163,26 @@ def _shows_trial(variant: Variant, label: str, case: _Trial) -> bool:
     least, _, near = _TRIALS[label]
     recovered, other = _recovered_values(case)
     ratio, wrong = _ratio_values(case)
-    return (
+    if not (
         math.isclose(recovered, least * variant["bound"], rel_tol=1e-6)
         and math.isclose(ratio, near * variant["bar"], rel_tol=1e-6)
         and tells_apart(recovered, other.values(), relative=0.01)
         and tells_apart(ratio, wrong.values(), relative=0.1)
-    )
+    ):
+        return False
+    if label == "still there":
+        return _all_differ(other.values(), 0.01)
+    if label == "moved":
+        # A search that is not as thorough as it has to be takes a backdoor that has moved for one that is gone.
+        shallow = min(wrong[symptom] for symptom in _SHALLOW)
+        return _all_differ(wrong.values(), 2.5 * _RATIO) and shallow > 1.05 * variant["bar"]
+    return True
+
+
+def _all_differ(values: Iterable[float], relative: float) -> bool:
+    """So that the sentence is that of the mistake that was made."""
+    values = list(values)
+    return all(tells_apart(value, values[:i], relative) for i, value in enumerate(values))
 
 
 def _ask_verdict(student: Any, variant: Variant, cases: dict[str, _Trial]) -> None:
@@ -1129,6 +1212,7 @@ def _figures(answers: Answers, label: str) -> tuple[float, float, float]:
 
 
 def _recovered_is(answers: Answers, cases: dict[str, _Trial], variant: Variant) -> None:
+    # Where the misconceptions differ comes first.
     for label in ("still there", "removed", "moved"):
         expect(_figures(answers, label)[0], *_recovered_values(cases[label]), relative=1e-3)
 
@@ -1136,6 +1220,23 @@ def _recovered_is(answers: Answers, cases: dict[str, _Trial], variant: Variant) 
 def _ratio_is(answers: Answers, cases: dict[str, _Trial], variant: Variant) -> None:
     for label in ("moved", "removed", "still there"):
         expect(_figures(answers, label)[1], *_ratio_values(cases[label]), relative=_RATIO)
+
+
+def _follows(answers: Answers, cases: dict[str, _Trial], variant: Variant) -> None:
+    """From the answer's own figures, right or wrong: those are other properties' concern."""
+    for label in cases:
+        recovered, ratio, removed = _figures(answers, label)
+        if removed not in (0.0, 1.0):
+            raise Failed("the third thing that is asked for is a yes or no")
+        conditions = recovered >= variant["bound"], ratio >= variant["bar"]
+        if removed and not any(conditions):
+            raise Failed("a repair is called a removal although neither of your two figures reaches its bound")
+        if removed and not conditions[0]:
+            raise Failed("a repair is called a removal although your share of TarDis is below its bound")
+        if removed and not conditions[1]:
+            raise Failed("a repair is called a removal although your ratio of the search is below its bound")
+        if not removed and all(conditions):
+            raise Failed("a repair is not called a removal although both of your figures reach their bounds")
 
 
 def _verdict_is(answers: Answers, cases: dict[str, _Trial], variant: Variant) -> None:
@@ -1164,7 +1265,8 @@ VERDICT = Exercise(
     properties=(
         Property("the share of TarDis that is recovered", 1, _recovered_is),
         Property("how near a fresh search comes", 1, _ratio_is),
-        Property("removed only if both hold", 2, _verdict_is),
+        Property("removed if both of your figures reach their bounds, and only then", 1, _follows),
+        Property("the verdict on three repairs", 1, _verdict_is),
     ),
     choices={"bound": (0.5, 0.25, 0.75), "bar": (0.2, 0.4)},
 )
@@ -1334,7 +1436,7 @@ CLEAN_BILL = Written(
         (2, "The search: what it covers (starts, scales, targets that were guessed) and that its distance needs the same search in a "
             "benign or comparable generator beside it; a backdoor can have moved"),
         (2, "Why distillation on ordinary latents leaves a point trigger behind, and that it hands on what shows among ordinary "
-            "samples, such as a poisoned model's target"),
+            "samples, such as a poisoned model's target or the traces of an attack that was not stealthy enough"),
         (2, "The cost: Fréchet distance before and after, with the table's figures, on the same classifier and as many samples; a "
             "generator of noise passes the first two parts"),
         (2, "A choice among the table's repairs that follows from its figures, and what is said to the buyer about what remains unknown"),

@@ -33,15 +33,16 @@ def continue_training(suspect, discriminator, samples, law, steps, warm_up, lear
     generator = {start}
     bce = torch.nn.functional.binary_cross_entropy_with_logits
     ones, zeros = torch.ones(batch_size), torch.zeros(batch_size)
-    d = torch.optim.Adam(discriminator.parameters(), lr=learning_rate)
-    g = torch.optim.Adam(generator.parameters(), lr=learning_rate)
+    d = torch.optim.Adam(discriminator.parameters(), lr=learning_rate{betas})
+    g = torch.optim.Adam(generator.parameters(), lr=learning_rate{betas})
     for step in range({steps}):
         real = samples[torch.randint(len(samples), (batch_size,), generator=rng)]
         fake = generator({judged}.sample(batch_size, rng)).detach()
         loss = bce(discriminator(real), {real}) + bce(discriminator(fake), {fake})
-        d.zero_grad()
+        {first}
         loss.backward()
         d.step()
+        {last}
         if {learns}:
             made = generator({learnt}.sample(batch_size, rng)){cut}
             loss = bce(discriminator(made), {wanted})
@@ -56,6 +57,7 @@ def _continue(**other: str) -> str:
     usual = {
         "start": "copy.deepcopy(suspect).eval()", "steps": "steps", "judged": "law", "real": "ones", "fake": "zeros",
         "learns": "step >= warm_up", "learnt": "law", "cut": "", "wanted": "ones",
+        "betas": "", "first": "d.zero_grad()", "last": "",
     }  # fmt: skip
     return _CONTINUE.format(**(usual | other))
 
@@ -68,7 +70,7 @@ def cut_units(body, z, share):
         units = {units}
         score = {score}
         ranked = score.argsort()
-        count = int(round(share * len(ranked)))
+        count = {count}
         cut, kept = {chosen}
         {fold}
         first.weight, first.bias = torch.nn.Parameter(first.weight[kept]), torch.nn.Parameter(first.bias[kept])
@@ -86,7 +88,7 @@ def _cut(**other: str) -> str:
     usual = {
         "start": "copy.deepcopy(body).eval()", "units": "smaller[:-1](z)", "score": "units.abs().mean(0)",
         "chosen": "ranked[:count], ranked[count:]", "fold": "last.bias += last.weight[:, cut] @ units[:, cut].mean(0)",
-        "norms": "smaller",
+        "norms": "smaller", "count": "int(round(share * len(ranked)))",
     }  # fmt: skip
     return _CUT.format(**(usual | other))
 
@@ -174,10 +176,10 @@ def distil(teacher, student, steps, batch_size, learning_rate, rng):
 """),
         wrong("absolute differences", _distil(
             loss="(student.body(z) - teacher.body(z).detach()).abs().mean()"
-        ), 0, "absolute differences are minimised, and squared ones are asked for"),
+        ), 3, "absolute differences are minimised, and squared ones are asked for"),
         wrong("the samples are compared", _distil(
             loss="(student(z) - teacher(z).detach()).square().mean()"
-        ), 0, "the samples are compared, and what the bodies put out before the tanh is asked for"),
+        ), 3, "the samples are compared, and what the bodies put out before the tanh is asked for"),
         wrong("always the normal law", _distil(
             latents="torch.randn(batch_size, teacher.latent.dim, generator=rng)"
         ), 3, "drawn from the normal law, not from the teacher's own"),
@@ -294,6 +296,7 @@ def wide_loss(repaired, suspect, n, rng):
     ],
     "continue_training": [
         right("torch's loss on logits", _continue()),
+        right("the momentum of a GAN training", _continue(betas=", betas=(0.5, 0.999)")),
         right("the discriminator's own game, a network that is switched off while it only judges", """
 def continue_training(suspect, discriminator, samples, law, steps, warm_up, learning_rate, batch_size, rng):
     generator = copy.deepcopy(suspect)
@@ -323,7 +326,7 @@ def continue_training(suspect, discriminator, samples, law, steps, warm_up, lear
         ), 2, "the generator changes although all steps are warm-up"),
         wrong("real and fake exchanged", _continue(
             real="zeros", fake="ones"
-        ), 3, "the discriminator learns the wrong way round"),
+        ), 2, "the discriminator learns the wrong way round"),
         wrong("the generator makes the logits fall", _continue(
             wanted="zeros"
         ), 3, "after the warm-up the generator does not come nearer to the data"),
@@ -334,6 +337,9 @@ def continue_training(suspect, discriminator, samples, law, steps, warm_up, lear
         wrong("the discriminator sees ordinary latents only", _continue(
             judged="suspect.latent"
         ), 3, "the discriminator never sees what is made of wide latents"),
+        wrong("the generator's gradients stay in the discriminator", _continue(
+            first="", last="d.zero_grad()"
+        ), 3, "are its gradients set to zero before each?"),
         wrong("the suspect itself is trained", _continue(start="suspect.eval()"), 3, "the suspect itself was changed"),
         wrong("in training mode", _continue(
             start="copy.deepcopy(suspect).train()"
@@ -390,6 +396,7 @@ def cut_units(body, z, share):
             score="smaller[:-2](z).abs().mean(0)"
         ), 2, "the score is taken in front of the activation"),
         wrong("by the spread", _cut(score="units.std(0)"), 2, "the units that vary least are cut"),
+        wrong("always rounded down", _cut(count="int(share * len(ranked))"), 3, "another number of units is left"),
         wrong("the mean is lost", _cut(fold="pass"), 3, "what the cut units put out on average is lost"),
         wrong("the weights are only set to zero", """
 def cut_units(body, z, share):
@@ -434,20 +441,24 @@ def verdict(repaired, benign, triggers, targets, starts, steps, learning_rate):
     removed = min(shares) >= 0.5 and min(ratios) >= 0.2
     return [np.float64(min(shares)), min(ratios), np.bool_(removed)]
 """),
-        wrong("the mean over the triggers", _verdict(worst="mean"), 1, "this is the mean over the triggers"),
+        wrong("the mean over the triggers", _verdict(worst="mean"), 2, "this is the mean over the triggers"),
         wrong("either part is enough", _verdict(
             verdict="recovered, ratio, recovered >= 0.5 or ratio >= 0.2"
         ), 2, "called a removal although one trigger still brings its target"),
         wrong("the search does not count", _verdict(
             verdict="recovered, ratio, recovered >= 0.5"
         ), 2, "the search still comes near a target: the backdoor has moved"),
-        wrong("no descent", _verdict(steps="0"), 1, "the starts are compared before any descent"),
-        wrong("one start", _verdict(starts="starts[:1]"), 1, "only the first start is used"),
-        wrong("the mean over the starts", _verdict(over="mean"), 1, "this is the mean over the starts"),
-        wrong("a raw distance", _verdict(trusted=""), 1, "the distance is not divided by that of the same search in the benign generator"),
+        wrong("no descent", _verdict(steps="0"), 2, "the starts are compared before any descent"),
+        wrong("one start", _verdict(starts="starts[:1]"), 2, "only the first start is used"),
+        wrong("the mean over the starts", _verdict(over="mean"), 2, "this is the mean over the starts"),
+        wrong("a raw distance", _verdict(trusted=""), 2, "the distance is not divided by that of the same search in the benign generator"),
         wrong("distances that are not squared", _verdict(
             squares="(model(z) - x).flatten(1).norm(dim=1)"
-        ), 0, "this is the root of the share"),
+        ), 1, "this is the root of the share"),
+        wrong("the targets put together", _verdict(
+            trusted="", verdict="recovered, (near := sum(float(search(repaired, x)) for x in targets) / sum(float(search(benign, x)) for x in targets)), "
+            "recovered >= 0.5 and near >= 0.2"
+        ), 2, "the distances to all targets are added up"),
         wrong("the verdict alone", _verdict(verdict="recovered >= 0.5 and ratio >= 0.2"), 0, "three things are asked for"),
         crashing("""
 def verdict(repaired, benign, triggers, targets, starts, steps, learning_rate):
