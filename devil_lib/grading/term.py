@@ -607,7 +607,8 @@ class TimeLeft:
     def __call__(self, assignment: str) -> None:
         self.done += 1
         now = time.monotonic()
-        if now - self._said >= self.every or self.done == self.total:
+        # The first ones wait for processes to start, and say little about the others.
+        if (now - self._said >= self.every and self.done > 2) or self.done == self.total:
             self._said, so_far = now, now - self._start
             left = so_far / self.done * (self.total - self.done)
             print(
