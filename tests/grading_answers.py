@@ -12,7 +12,8 @@ import functools
 import importlib.util
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,11 @@ class Results:
 
 def graded(assignment: str, folder: Path) -> Results:
     """Every answer graded by nbgrader in a course folder of its own."""
+    return start(assignment, folder)()
+
+
+def start(assignment: str, folder: Path) -> Callable[[], Results]:
+    """Let other processes grade every answer; a function that waits for them and hands back what they made of it."""
     answers, written = answers_to(assignment), [each.name for each in find_assignment(assignment).written]
     (released,) = release(folder, names=[assignment])
     config, tasks, handed_in = course_config(folder), {}, []
@@ -143,9 +149,27 @@ def graded(assignment: str, folder: Path) -> Results:
         place = folder / config.CourseDirectory.submitted_directory / student(i) / assignment / f"{assignment}.ipynb"
         submit(released, codes, place, whole=i == 0)
         tasks[i] = functools.partial(autograde, str(folder), "", Patience(), assignment, student(i))
-    for i, result in graders(usual_jobs()).run(tasks):
-        assert isinstance(result, tuple) and not result[1], f"{student(i)}: {result}"
-    results = Results()
+    waiting = ThreadPoolExecutor(1)
+    grading = waiting.submit(lambda: dict(graders(usual_jobs()).run(tasks)))
+    waiting.shutdown(wait=False)
+
+    def finish() -> Results:
+        for i, result in grading.result().items():
+            assert isinstance(result, tuple) and not result[1], f"{student(i)}: {result}"
+        return _read(assignment, folder, handed_in)
+
+    return finish
+
+
+def is_needed(request: pytest.FixtureRequest) -> bool:
+    """Whether a test of the module that was chosen asks for the fixture `results`."""
+    return any("results" in item.fixturenames for item in request.session.items if item.path == request.path)
+
+
+def _read(assignment: str, folder: Path, handed_in: Sequence[Mapping[str, Answer]]) -> Results:
+    """What nbgrader made of the submissions, each of which answered the exercises as given."""
+    config, results = course_config(folder), Results()
+    written = [each.name for each in find_assignment(assignment).written]
     for i, chosen in enumerate(handed_in):
         autograded = nbformat.read(
             folder / config.CourseDirectory.autograded_directory / student(i) / assignment / f"{assignment}.ipynb",
