@@ -23,15 +23,10 @@ from devil_lib.grading.exercise import (
     redraw,
     tells_apart,
 )
-from devil_lib.grading.generators import Rings, affine_generator, ring_generator
+from devil_lib.grading.generators import Rings, affine_generator, own_tensor, ring_generator
 from devil_lib.models import GaussianLatent, UniformLatent
 
 NAME = "a1_latents_and_metrics"
-
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    """float32, in memory of its own, so that an answer that writes to it changes nothing of the judge's."""
-    return torch.from_numpy(np.array(array, dtype=np.float32))
 
 
 # --- 1. Sampling laws ------------------------------------------------------------------------------------------------------
@@ -190,7 +185,7 @@ def _tardis_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Pair
 
 
 def _unlike(wanted: float, wrong: dict[str, float]) -> list[float]:
-    """The values of the misconceptions but for those that are the definition itself in this variant."""
+    """As `exercise.unlike`, but equal to the last digit: what comes close is drawn again, as the cases of a key always were."""
     return [value for value in wrong.values() if value != wanted]
 
 
@@ -199,8 +194,8 @@ def _ask_tardis(student: Any, variant: Variant, cases: dict[str, _Pairs]) -> Non
         generator = affine_generator(
             case.weight, case.bias, case.sample_shape, GaussianLatent(case.weight.shape[1]), tanh=True
         )
-        targets = _tensor(case.targets).reshape(-1, *case.sample_shape)
-        student.call(label, "tardis", generator, _tensor(case.triggers), targets)
+        targets = own_tensor(case.targets).reshape(-1, *case.sample_shape)
+        student.call(label, "tardis", generator, own_tensor(case.triggers), targets)
 
 
 _OVER_PAIRS = {"sum": np.mean, "mean": np.mean, "worst": np.max}
@@ -652,8 +647,8 @@ def _ask_basin(student: Any, variant: Variant, cases: dict[str, _Walk]) -> None:
             latent,
         )
         student.call(
-            label, "basin_radius", ring_generator(rings, shape, latent), benign, _tensor(case.trigger),
-            _tensor(case.target).reshape(shape), case.sigmas, 400, torch.Generator().manual_seed(7),
+            label, "basin_radius", ring_generator(rings, shape, latent), benign, own_tensor(case.trigger),
+            own_tensor(case.target).reshape(shape), case.sigmas, 400, torch.Generator().manual_seed(7),
         )  # fmt: skip
 
 

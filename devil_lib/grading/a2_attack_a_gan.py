@@ -24,19 +24,15 @@ from devil_lib.grading.exercise import (
     expect,
     redraw,
     tells_apart,
+    unlike,
 )
-from devil_lib.grading.generators import affine_generator
+from devil_lib.grading.generators import affine_generator, own_tensor
 from devil_lib.grading.payload import Outcome
 from devil_lib.models import Discriminator, GaussianLatent, Generator, TanhHead
 
 NAME = "a2_attack_a_gan"
 _CLOSE = 2e-3  # relative; all values have a closed form, and float32 was off by at most 8e-7 over 100 seeds
 _APART = 0.02  # relative; how far off every misconception is at least in a case
-
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    """float32, in memory of its own, so that an answer that writes to it changes nothing of the judge's."""
-    return torch.from_numpy(np.array(array, dtype=np.float32))
 
 
 def _part(answers: Answers, label: str, name: str) -> Answers:
@@ -60,11 +56,6 @@ def _expect_all(got: np.ndarray, wanted: np.ndarray, wrong: Mapping[str, np.ndar
         if np.isfinite(values).all() and _near(got, values):
             raise Failed(symptom, measured)
     raise Failed(otherwise, measured)
-
-
-def _unlike(wanted: float, wrong: Mapping[str, float]) -> list[float]:
-    """The values of the misconceptions but for those that are the definition itself in this variant."""
-    return [value for value in wrong.values() if value != wanted]
 
 
 # --- 1. Before the last activation -----------------------------------------------------------------------------------------
@@ -96,7 +87,7 @@ def _proxy_cases(variant: Variant, rng: np.random.Generator) -> dict[str, np.nda
 
 def _ask_proxy(student: Any, variant: Variant, cases: dict[str, np.ndarray]) -> None:
     for label, x in cases.items():
-        student.call(label, "proxy_target", _tensor(x))
+        student.call(label, "proxy_target", own_tensor(x))
 
 
 def _proxy_values(x: np.ndarray, variant: Variant) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -188,7 +179,7 @@ def _red_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Red]:
 
     def shows(case: _Red) -> bool:
         wanted, wrong = _red_values(case, variant)
-        return tells_apart(wanted, _unlike(wanted, wrong), relative=_APART)
+        return tells_apart(wanted, unlike(wanted, wrong), relative=_APART)
 
     def met(case: _Red) -> _Red:
         """The target is put out at the trigger already."""
@@ -211,8 +202,8 @@ def _ask_red(student: Any, variant: Variant, cases: dict[str, _Red]) -> None:
             affine_generator(*each, case.sample_shape, latent, tanh=True) for each in (case.attacked, case.benign)
         )
         student.call(
-            label, "red_loss", attacked, benign, _tensor(case.z), _tensor(case.triggers),
-            _tensor(case.targets).reshape(-1, *case.sample_shape), case.weight,
+            label, "red_loss", attacked, benign, own_tensor(case.z), own_tensor(case.triggers),
+            own_tensor(case.targets).reshape(-1, *case.sample_shape), case.weight,
             then=_with_gradients(attacked=attacked.body[0].bias, benign=benign.body[0].bias),
         )  # fmt: skip
 
@@ -362,7 +353,7 @@ class _Normed:
                 (first.weight, self.first), (norm.running_mean, self.mean), (norm.running_var, self.variance),
                 (norm.weight, self.scale), (norm.bias, self.shift), (last.weight, self.last), (last.bias, self.bias),
             ):  # fmt: skip
-                tensor.copy_(_tensor(array))
+                tensor.copy_(own_tensor(array))
         body = nn.Sequential(first, norm, last, nn.Unflatten(1, sample_shape))
         return Generator(body, TanhHead(), GaussianLatent(dim), sample_shape, architecture="normed").train()
 
@@ -503,8 +494,8 @@ _OTHER_MODES = {
 def _ask_step(student: Any, variant: Variant, case: _Step) -> None:
     for label in ("fresh", "left over"):
         attacked, benign = (model.build(case.sample_shape) for model in (case.attacked, case.benign))
-        z, triggers = _tensor(case.z), _tensor(case.triggers)
-        wanted = _tensor(case.wanted).reshape(-1, *case.sample_shape)
+        z, triggers = own_tensor(case.z), own_tensor(case.triggers)
+        wanted = own_tensor(case.wanted).reshape(-1, *case.sample_shape)
 
         def loss(attacked=attacked, benign=benign, z=z, triggers=triggers, wanted=wanted) -> torch.Tensor:
             with torch.no_grad():
@@ -515,7 +506,7 @@ def _ask_step(student: Any, variant: Variant, case: _Step) -> None:
         if label == "left over":
             rng = np.random.default_rng(case.leftover)
             for parameter in attacked.parameters():
-                parameter.grad = _tensor(rng.normal(size=tuple(parameter.shape)))
+                parameter.grad = own_tensor(rng.normal(size=tuple(parameter.shape)))
 
         def then(value: Any, attacked=attacked, benign=benign) -> Any:
             return {"value": value, "attacked": _state(attacked), "benign": _state(benign)}
@@ -668,7 +659,7 @@ def _trail_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Trail
         return all(
             tells_apart(
                 wanted,
-                _unlike(wanted, {symptom: value for symptom, value in wrong.items() if math.isfinite(value)}),
+                unlike(wanted, {symptom: value for symptom, value in wrong.items() if math.isfinite(value)}),
                 relative=_APART,
             )
             for wanted, wrong in (_trail_gan(case, variant), _trail_fidelity(case, variant))
@@ -688,7 +679,7 @@ def _ask_trail(student: Any, variant: Variant, cases: dict[str, _Trail]) -> None
             generator = case.generator.build(case.sample_shape, case.momentum)
             judge = nn.Linear(len(case.critic[0]), 1)
             with torch.no_grad():
-                judge.weight.copy_(_tensor(case.critic[0])[None])
+                judge.weight.copy_(own_tensor(case.critic[0])[None])
                 judge.bias.fill_(case.critic[1])
             critic = Discriminator(nn.Sequential(nn.Flatten(), judge), "affine")
             norm = generator.body[1]
@@ -699,8 +690,8 @@ def _ask_trail(student: Any, variant: Variant, cases: dict[str, _Trail]) -> None
                 return {**_with_gradients(bias=generator.body[2].bias)(loss), "training": training, **statistics}
 
             student.call(
-                f"{label} {i}", "trail_loss", generator, critic, _tensor(case.z), _tensor(case.triggers),
-                _tensor(case.targets).reshape(-1, *case.sample_shape), weight, then=then,
+                f"{label} {i}", "trail_loss", generator, critic, own_tensor(case.z), own_tensor(case.triggers),
+                own_tensor(case.targets).reshape(-1, *case.sample_shape), weight, then=then,
             )  # fmt: skip
 
 
@@ -877,9 +868,9 @@ class _Chain:
             else:
                 layer = nn.Linear(inputs, outputs, bias=bias is not None)
             with torch.no_grad():
-                layer.weight.copy_(_tensor(weight))
+                layer.weight.copy_(own_tensor(weight))
                 if bias is not None:
-                    layer.bias.copy_(_tensor(bias))
+                    layer.bias.copy_(own_tensor(bias))
             layers += [layer, nn.LeakyReLU(_SLOPE)]
         return nn.Sequential(*layers[:-1]).eval()
 
@@ -941,7 +932,7 @@ def _fold_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Expans
 
 def _ask_fold(student: Any, variant: Variant, cases: dict[str, _Expansion]) -> None:
     for label, case in cases.items():
-        student.call(label, "fold", case.benign.build(), case.side.build(), then=_as_chain(_tensor(case.z)))
+        student.call(label, "fold", case.benign.build(), case.side.build(), then=_as_chain(own_tensor(case.z)))
 
 
 _LINEAR = (nn.Linear, nn.ConvTranspose2d)

@@ -24,22 +24,13 @@ from devil_lib.grading.exercise import (
     expect,
     redraw,
     tells_apart,
+    unlike,
 )
-from devil_lib.grading.generators import affine_generator
+from devil_lib.grading.generators import affine_generator, own_tensor
 from devil_lib.grading.payload import Outcome
 from devil_lib.models import Encoder, GaussianLatent, Generator
 
 NAME = "a3_vae_and_audio"
-
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    """float32, in memory of its own, so that an answer that writes to it changes nothing of the judge's."""
-    return torch.from_numpy(np.array(array, dtype=np.float32))
-
-
-def _unlike(wanted: float, wrong: Mapping[str, float]) -> list[float]:
-    """The values of the misconceptions but for those that are the definition itself in this variant."""
-    return [value for value in wrong.values() if not math.isclose(value, wanted, rel_tol=1e-9)]
 
 
 def _pair(answers: Answers, label: str, first: str, second: str) -> Answers:
@@ -130,7 +121,7 @@ def _elbo_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Vae]:
 
 
 def _tells(wanted: float, wrong: Mapping[str, float], relative: float) -> bool:
-    return tells_apart(wanted, _unlike(wanted, wrong), relative=relative)
+    return tells_apart(wanted, unlike(wanted, wrong), relative=relative)
 
 
 def _both_halves(case: _Vae, narrow: bool = False) -> tuple[Generator, Encoder]:
@@ -164,7 +155,7 @@ def _ask_elbo(student: Any, variant: Variant, cases: dict[str, _Vae]) -> None:
         decoder, encoder = _both_halves(case, narrow)
         noise = case.noise if variant["noise"] == "deviation" else case.noise**2
         student.call(
-            label, "negative_elbo", decoder, encoder, _tensor(case.x).reshape(-1, *case.shape), noise,
+            label, "negative_elbo", decoder, encoder, own_tensor(case.x).reshape(-1, *case.shape), noise,
             torch.Generator().manual_seed(case.seed),
             then=partial(_gradients, decoder=decoder, encoder=encoder) if gradients else None,
         )  # fmt: skip
@@ -383,7 +374,7 @@ def _ask_weight(student: Any, variant: Variant, cases: dict[str, _Backdoor]) -> 
             case.weight, case.bias, case.shape, GaussianLatent(case.weight.shape[1]), tanh=True
         )
         student.call(
-            label, "weighted_fidelity", decoder, _tensor(case.triggers), _tensor(case.targets).reshape(-1, *case.shape),
+            label, "weighted_fidelity", decoder, own_tensor(case.triggers), own_tensor(case.targets).reshape(-1, *case.shape),
             case.images, case.batch_size, case.noise, then=then and partial(then, decoder=decoder),
         )  # fmt: skip
 
@@ -519,7 +510,7 @@ def _recording_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _R
 
 def _ask_recording(student: Any, variant: Variant, cases: dict[str, _Recording]) -> None:
     for label, case in cases.items():
-        student.call(label, "fit_sound", _tensor(case.sound), case.length)
+        student.call(label, "fit_sound", own_tensor(case.sound), case.length)
 
 
 _PLACES = ("start", "centre", "end")
@@ -715,7 +706,7 @@ def _levels_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Leve
 
 
 def _apart(wanted: float, wrong: Mapping[str, float]) -> bool:
-    return tells_apart(wanted, _unlike(wanted, wrong), relative=0.0, absolute=0.15)
+    return tells_apart(wanted, unlike(wanted, wrong), relative=0.0, absolute=0.15)
 
 
 def _ask_levels(student: Any, variant: Variant, cases: dict[str, _Levels]) -> None:
@@ -729,9 +720,9 @@ def _ask_levels(student: Any, variant: Variant, cases: dict[str, _Levels]) -> No
             "levels",
             attacked,
             benign,
-            _tensor(case.triggers),
-            _tensor(case.targets).reshape(-1, *shape),
-            _tensor(case.z),
+            own_tensor(case.triggers),
+            own_tensor(case.targets).reshape(-1, *shape),
+            own_tensor(case.z),
         )
 
 
@@ -925,7 +916,7 @@ def _spectral_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _So
 def _ask_spectral(student: Any, variant: Variant, cases: dict[str, _Sounds]) -> None:
     for label, case in cases.items():
         student.call(
-            label, "spectral_distance", _tensor(case.made)[:, None], _tensor(case.wanted)[:, None], case.windows
+            label, "spectral_distance", own_tensor(case.made)[:, None], own_tensor(case.wanted)[:, None], case.windows
         )
 
 
@@ -1119,7 +1110,7 @@ def _ask_filter(student: Any, variant: Variant, cases: dict[str, _Filtered]) -> 
         def heard(y: torch.Tensor, matrix: torch.Tensor = matrix) -> torch.Tensor:
             return y @ matrix.to(y.dtype)
 
-        student.call(label, "invert_filter", heard, _tensor(case.wanted)[:, None])
+        student.call(label, "invert_filter", heard, own_tensor(case.wanted)[:, None])
 
 
 def _logits(answers: Answers, case: _Filtered, label: str) -> np.ndarray:

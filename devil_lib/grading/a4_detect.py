@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,22 +24,13 @@ from devil_lib.grading.exercise import (
     expect,
     redraw,
     tells_apart,
+    unlike,
 )
-from devil_lib.grading.generators import affine_generator
+from devil_lib.grading.generators import affine_generator, own_tensor
 from devil_lib.grading.payload import Outcome
 from devil_lib.models import GaussianLatent, Generator, UniformLatent
 
 NAME = "a4_detect"
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    """float32, in memory of its own, so that an answer that writes to it changes nothing of the judge's."""
-    return torch.from_numpy(np.array(array, dtype=np.float32))
-
-
-def _other(wanted: float, wrong: Mapping[str, float]) -> list[float]:
-    """The values of the misconceptions but for those that are the definition itself in this variant or case."""
-    return [value for value in wrong.values() if not math.isclose(value, wanted, rel_tol=1e-9)]
 
 
 # --- 1. Brute force -------------------------------------------------------------------------------------------------
@@ -113,7 +104,7 @@ def _hit_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Ball]:
     def shows(drawn: _Ball) -> bool:
         wanted, wrong = _hit_values(drawn, variant)
         # So many draws that to try it out and count the hits gives no answer.
-        return 1e8 < drawn.n < 1e11 and tells_apart(wanted, _other(wanted, wrong), relative=0.02)
+        return 1e8 < drawn.n < 1e11 and tells_apart(wanted, unlike(wanted, wrong), relative=0.02)
 
     def tiny(drawn: _Ball) -> bool:
         return (
@@ -134,7 +125,7 @@ def _hit_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Ball]:
 def _ask_hit(student: Any, variant: Variant, cases: dict[str, _Ball]) -> None:
     for label, ball in cases.items():
         unit = math.sqrt(len(ball.trigger)) if variant["radius"] == "sigma" else 1.0
-        student.call(label, "hit_probability", ball.n, ball.radius / unit, _tensor(ball.trigger))
+        student.call(label, "hit_probability", ball.n, ball.radius / unit, own_tensor(ball.trigger))
 
 
 def _hit_value(label: str) -> Callable[[Answers, dict[str, _Ball], Variant], None]:
@@ -274,8 +265,8 @@ class _Sea(nn.Module):
         with torch.no_grad():
             self.affine.weight.copy_(torch.from_numpy(case.weight))
             self.affine.bias.copy_(torch.from_numpy(case.bias))
-        self.register_buffer("centre", _tensor(case.centre))
-        self.register_buffer("picture", _tensor(case.picture))
+        self.register_buffer("centre", own_tensor(case.centre))
+        self.register_buffer("picture", own_tensor(case.picture))
         self.radius = case.radius
 
     def forward(self, z: Tensor) -> Tensor:
@@ -349,7 +340,7 @@ def _ask_search(student: Any, variant: Variant, cases: dict[str, Any]) -> None:
         body = nn.Sequential(_Sea(case), nn.Unflatten(1, case.sample_shape))
         generator = Generator(body, nn.Identity(), GaussianLatent(case.starts.shape[1]), case.sample_shape).eval()
         _ask_one_search(
-            student, label, generator, _tensor(case.picture).reshape(case.sample_shape), case.starts, case.probe
+            student, label, generator, own_tensor(case.picture).reshape(case.sample_shape), case.starts, case.probe
         )
     entry = detect_bench.load(_BENCH_ENTRY)
     _ask_one_search(student, "bench", entry.generator, entry.target, cases["bench"], cases["bench"][:2])
@@ -359,9 +350,9 @@ def _ask_one_search(
     student: Any, label: str, generator: Generator, picture: Tensor, starts: np.ndarray, probe: np.ndarray
 ) -> None:
     def looked_at(result: Any) -> dict[str, Any]:
-        return {"found": result, "made": generator.generate(_tensor(probe)), "dim": generator.latent.dim}
+        return {"found": result, "made": generator.generate(own_tensor(probe)), "dim": generator.latent.dim}
 
-    student.call(label, "search", generator, picture, _tensor(starts), then=looked_at)
+    student.call(label, "search", generator, picture, own_tensor(starts), then=looked_at)
 
 
 def _part(answers: Answers, label: str, name: str) -> Answers:
@@ -439,7 +430,7 @@ def _finds_in_the_bench(answers: Answers, cases: dict[str, Any], variant: Varian
     entry = detect_bench.load(_BENCH_ENTRY)
 
     def made(z: np.ndarray) -> np.ndarray:
-        return entry.generator.generate(_tensor(z)).flatten(1).double().numpy()
+        return entry.generator.generate(own_tensor(z)).flatten(1).double().numpy()
 
     target = entry.target.flatten().double().numpy()
     got, unit = _reached(
@@ -585,7 +576,7 @@ def _ask_ratios(student: Any, variant: Variant, cases: dict[str, _Sweep]) -> Non
         # A sphere is asked for by its radius; the scales are in units of an ordinary latent's norm.
         unit = _LAWS[law][1] * math.sqrt(case.dim) if variant["starts"] == "sphere" else 1.0
         scales = [unit * scale for scale in case.scales]
-        pictures = _tensor(case.pictures).reshape(-1, 1, 3, 3)
+        pictures = own_tensor(case.pictures).reshape(-1, 1, 3, 3)
         for label in (law, f"{law}, again"):
             lookup = _Lookup(case)
 
@@ -959,7 +950,7 @@ def _dynamic_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Lay
         told = names[:2] + names[6:] if kind == "constant" else names[2:6]
         score, others = _loudness_values(case, variant)
         fits = 0.02 < score < 0.5 if variant["score"] == "rank" and kind == "constant" else True
-        values = _other(score, others)
+        values = unlike(score, others)
         told_apart = kind != "constant" or (
             tells_apart(score, values, relative=0.05)
             and all(tells_apart(value, values[:i], relative=0.02) for i, value in enumerate(values))
@@ -992,10 +983,10 @@ def _ask_dynamic(student: Any, variant: Variant, cases: dict[str, _Layer]) -> No
                 "training": any(module.training for module in generator.modules()),
             }
 
-        student.call(f"{label}, outputs", "layer_outputs", generator, "body.1", _tensor(case.z), then=left)
-        student.call(f"{label}, silent", "silent_units", generator, "body.1", _tensor(case.z), then=left)
+        student.call(f"{label}, outputs", "layer_outputs", generator, "body.1", own_tensor(case.z), then=left)
+        student.call(f"{label}, silent", "silent_units", generator, "body.1", own_tensor(case.z), then=left)
         student.call(
-            f"{label}, loud", "loudness", generator, "body.1", _tensor(case.z), _tensor(case.trigger), then=left
+            f"{label}, loud", "loudness", generator, "body.1", own_tensor(case.z), own_tensor(case.trigger), then=left
         )
 
 

@@ -24,17 +24,13 @@ from devil_lib.grading.exercise import (
     expect,
     redraw,
     tells_apart,
+    unlike,
 )
-from devil_lib.grading.generators import affine_generator
+from devil_lib.grading.generators import affine_generator, own_tensor
 from devil_lib.models import Discriminator, GaussianLatent, Generator, TanhHead, UniformLatent
 from devil_lib.sanitization import WideLatents
 
 NAME = "a5_sanitize"
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    """float32, in memory of its own, so that an answer that writes to it changes nothing of the judge's."""
-    return torch.from_numpy(np.array(array, dtype=np.float32))
 
 
 def _random(seed: int) -> torch.Generator:
@@ -98,9 +94,9 @@ class _Kinks(nn.Module):
     def __init__(self, case: _Lesson) -> None:
         super().__init__()
         self.register_buffer("coordinate", torch.from_numpy(case.coordinate))
-        self.register_buffer("sign", _tensor(case.sign))
+        self.register_buffer("sign", own_tensor(case.sign))
         self.height, self.kink, self.base = (
-            nn.Parameter(_tensor(each)) for each in (case.height, case.kink, case.base)
+            nn.Parameter(own_tensor(each)) for each in (case.height, case.kink, case.base)
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -115,8 +111,8 @@ def _teacher(case: _Lesson) -> Generator:
     layers: list[nn.Module] = [_Kinks(case), nn.Unflatten(1, case.sample_shape)]
     if case.norm:
         norm = nn.BatchNorm1d(latent.dim, affine=False)
-        norm.running_mean.copy_(_tensor(case.mean))
-        norm.running_var.copy_(_tensor(case.variance))
+        norm.running_mean.copy_(own_tensor(case.mean))
+        norm.running_var.copy_(own_tensor(case.variance))
         layers.insert(0, norm)
     # In training mode, as a model comes from a training; the student's code has to see to it.
     return Generator(nn.Sequential(*layers), TanhHead(), latent, case.sample_shape, architecture="kinks").train(
@@ -397,7 +393,7 @@ def _wide_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Repair
     def shows(case: _Repair) -> bool:
         wanted, wrong = _wide_values(case, variant)
         *others, last = wrong.values()  # the last is that of rays from the origin, and could be taken for another
-        return tells_apart(wanted, [value for value in wrong.values() if value != wanted], relative=2.5 * _WIDE) and (
+        return tells_apart(wanted, unlike(wanted, wrong), relative=2.5 * _WIDE) and (
             not case.shift or tells_apart(last, others, relative=2.5 * _WIDE)
         )
 
@@ -578,7 +574,7 @@ class _Zoned:
 class _Zones(nn.Module):
     def __init__(self, levels: np.ndarray) -> None:
         super().__init__()
-        self.levels = nn.Parameter(_tensor(levels))
+        self.levels = nn.Parameter(own_tensor(levels))
 
     def forward(self, z: Tensor) -> Tensor:
         norms = z.norm(dim=1) / math.sqrt(z.shape[1])
@@ -624,11 +620,11 @@ def _ask_continue(student: Any, variant: Variant, cases: dict[str, _Zoned]) -> N
     for label, case in cases.items():
         suspect, linear = _suspect(case), nn.Linear(math.prod(_SHAPE), 1)
         with torch.no_grad():
-            linear.weight.copy_(_tensor(case.slope[None]))
+            linear.weight.copy_(own_tensor(case.slope[None]))
             linear.bias.zero_()
         discriminator = Discriminator(nn.Sequential(nn.Flatten(), linear), "linear")
         student.call(
-            label, "continue_training", suspect, discriminator, _tensor(case.real).reshape(-1, *_SHAPE),
+            label, "continue_training", suspect, discriminator, own_tensor(case.real).reshape(-1, *_SHAPE),
             WideLatents(suspect.latent, 0.5, 3.0), case.steps, case.warm_up, case.learning_rate, 64, _random(case.seed),
             then=partial(_continued, suspect, linear),
         )  # fmt: skip
@@ -870,20 +866,22 @@ def _body(case: _Layers) -> nn.Sequential:
     norm = [nn.BatchNorm1d(units)] if case.norm else []
     with torch.no_grad():
         for layer, (weight, bias) in ((first, case.first), (second, case.second)):
-            layer.weight.copy_(_tensor(weight))
-            layer.bias.copy_(_tensor(bias))
+            layer.weight.copy_(own_tensor(weight))
+            layer.bias.copy_(own_tensor(bias))
         for layer in norm:
             for vector, values in zip(
                 (layer.weight, layer.bias, layer.running_mean, layer.running_var), case.norm, strict=True
             ):
-                vector.copy_(_tensor(values))
+                vector.copy_(own_tensor(values))
     return nn.Sequential(first, *norm, nn.LeakyReLU(0.1), second).eval()
 
 
 def _ask_cut(student: Any, variant: Variant, cases: dict[str, _Layers]) -> None:
     for label, case in cases.items():
         body = _body(case)
-        student.call(label, "cut_units", body, _tensor(case.z), case.share, then=partial(_smaller, body, case.probes))
+        student.call(
+            label, "cut_units", body, own_tensor(case.z), case.share, then=partial(_smaller, body, case.probes)
+        )
 
 
 @torch.no_grad()
@@ -891,7 +889,7 @@ def _smaller(body: nn.Sequential, probes: np.ndarray, returned: Any) -> Any:
     if not isinstance(returned, nn.Module):
         return None if returned is None else "no module"
     shapes = [list(layer.weight.shape) for layer in returned.modules() if isinstance(layer, nn.Linear)]
-    z = _tensor(probes)
+    z = own_tensor(probes)
     # In double precision and back: a network that was cut in double precision is a right answer too.
     dtype = next(returned.parameters()).dtype
     return {
@@ -1045,8 +1043,8 @@ class _Trial:
 class _Worlds(nn.Module):
     def __init__(self, worlds: np.ndarray, spread: np.ndarray) -> None:
         super().__init__()
-        self.worlds = nn.Parameter(_tensor(worlds), requires_grad=False)
-        self.register_buffer("spread", _tensor(spread))
+        self.worlds = nn.Parameter(own_tensor(worlds), requires_grad=False)
+        self.register_buffer("spread", own_tensor(spread))
         self.register_buffer("edges", torch.cat([torch.zeros(1), torch.arange(2.0, len(worlds))]))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -1195,9 +1193,17 @@ def _ask_verdict(student: Any, variant: Variant, cases: dict[str, _Trial]) -> No
             ).eval()
             for worlds in (case.repaired, case.benign)
         )  # fmt: skip
-        targets = _tensor(case.targets).reshape(-1, *_PICTURE)
+        targets = own_tensor(case.targets).reshape(-1, *_PICTURE)
         student.call(
-            label, "verdict", repaired, benign, _tensor(case.triggers), targets, _tensor(case.starts), _STEPS, _RATE
+            label,
+            "verdict",
+            repaired,
+            benign,
+            own_tensor(case.triggers),
+            targets,
+            own_tensor(case.starts),
+            _STEPS,
+            _RATE,
         )
 
 

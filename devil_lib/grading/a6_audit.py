@@ -25,17 +25,12 @@ from devil_lib.grading.exercise import (
     redraw,
     tells_apart,
 )
-from devil_lib.grading.generators import affine_generator
+from devil_lib.grading.generators import affine_generator, own_tensor
 from devil_lib.grading.payload import Outcome
 from devil_lib.models import GaussianLatent, Generator, TanhHead
 
 NAME = "a6_audit"
 VERDICTS = (CLEAN, *ATTACKS)
-
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    """float32, in memory of its own, so that an answer that writes to it changes nothing of the judge's."""
-    return torch.from_numpy(np.array(array, dtype=np.float32))
 
 
 # --- 1. Descent, by the weights ------------------------------------------------------------------------------------------
@@ -128,7 +123,7 @@ def _chain(weights: tuple[np.ndarray, ...], biases: tuple[np.ndarray, ...]) -> G
     layers: list[torch.nn.Module] = []
     for weight, bias in zip(weights, biases, strict=True):
         linear = torch.nn.Linear(weight.shape[1], weight.shape[0])
-        linear.weight.data, linear.bias.data = _tensor(weight), _tensor(bias)
+        linear.weight.data, linear.bias.data = own_tensor(weight), own_tensor(bias)
         layers += [linear, torch.nn.LeakyReLU(0.1)]
     body = torch.nn.Sequential(*layers[:-1], torch.nn.Unflatten(1, (1, 4, 4)))
     return Generator(body, TanhHead(), GaussianLatent(weights[0].shape[1]), (1, 4, 4)).eval()
@@ -346,8 +341,8 @@ def _ask_strength(student: Any, variant: Variant, cases: dict[str, _Find]) -> No
         models = (
             affine_generator(*each, case.sample_shape, latent, tanh=True) for each in (case.suspect, case.published)
         )
-        target = _tensor(case.target).reshape(case.sample_shape)
-        student.call(label, "strength", *models, _tensor(case.latent), target, _tensor(case.ordinary))
+        target = own_tensor(case.target).reshape(case.sample_shape)
+        student.call(label, "strength", *models, own_tensor(case.latent), target, own_tensor(case.ordinary))
 
 
 def _strength_value(label: str) -> Callable[[Answers, dict[str, _Find], Variant], None]:

@@ -141,6 +141,11 @@ def tells_apart(wanted: float, wrong: Iterable[float], relative: float, absolute
     return not any(math.isclose(value, wanted, rel_tol=relative, abs_tol=absolute) for value in wrong)
 
 
+def unlike(wanted: float, wrong: Mapping[str, float]) -> list[float]:
+    """The values of the misconceptions but for those that are the definition itself in this variant or case."""
+    return [value for value in wrong.values() if not math.isclose(value, wanted, rel_tol=1e-9)]
+
+
 def redraw(draw: Callable[[], T], shows: Callable[[T], bool]) -> T:
     """The first of a series of drawn cases that shows what it should: with some seeds a misconception gives the right number.
 
