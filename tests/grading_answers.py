@@ -23,6 +23,7 @@ import pytest
 from nbformat.v4 import new_code_cell
 from nbgrader.api import Gradebook
 from nbgrader.validator import Validator
+from released import with_holes
 
 from devil_lib.grading.exercise import Exercise, find_assignment, find_exercise
 from devil_lib.grading.graders import graders, usual_jobs
@@ -83,22 +84,25 @@ def answers_to(assignment: str) -> dict[str, list[Answer]]:
     found = {}
     for exercise in find_assignment(assignment).exercises:
         own = Answer("right: the solution", solution_of(exercise), exercise.visible, exercise.hidden)
-        stub = re.sub(
-            r"### BEGIN SOLUTION.*### END SOLUTION", "raise NotImplementedError()", own.code, flags=re.DOTALL
-        )
-        found[exercise.short] = [own, *module.ANSWERS[exercise.short], blank(stub)]
+        received = blank(with_holes(_answer_cell(exercise)))
+        found[exercise.short] = [own, *module.ANSWERS[exercise.short], received]
     return found
 
 
 _source = functools.cache(render)
 
 
-def solution_of(exercise: Exercise, key: str | None = None) -> str:
+def _answer_cell(exercise: Exercise, key: str | None = None) -> nbformat.NotebookNode:
     """The answer cell of the source notebook."""
     notebook = _source(exercise.name.partition("/")[0], key)
     return next(
-        each.source for each in notebook.cells if each.metadata.get("nbgrader", {}).get("grade_id") == exercise.short
+        each for each in notebook.cells if each.metadata.get("nbgrader", {}).get("grade_id") == exercise.short
     )
+
+
+def solution_of(exercise: Exercise, key: str | None = None) -> str:
+    """The answer of the source notebook."""
+    return _answer_cell(exercise, key).source
 
 
 def judged(exercise: Exercise, code: str, seed: int = 0, variant: Mapping[str, Any] | None = None) -> Verdict:
