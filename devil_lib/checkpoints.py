@@ -260,6 +260,26 @@ def load(path: str | Path) -> Generator | Discriminator | Encoder | Classifier:
     return model.eval()
 
 
+def packed(model: Generator | Discriminator | Encoder | Classifier) -> bytes:
+    """A model as the bytes of its file, in float32, as it travels between processes."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.safetensors"
+        save(model, path, half=False)
+        return path.read_bytes()
+
+
+def unpacked(content: bytes) -> Generator | Discriminator | Encoder | Classifier:
+    """The model that `packed` gave the bytes of.
+
+    Raises:
+        UnsafeCheckpoint: as `load`.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.safetensors"
+        path.write_bytes(content)
+        return load(path)
+
+
 def load_state_dict_file(path: str | Path, model: nn.Module) -> nn.Module:
     """Fill `model` from a `.pt` state dictionary, by torch's weights-only reader, which refuses everything but tensors.
 

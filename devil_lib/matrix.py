@@ -1,13 +1,7 @@
 """The matrix: five generators, three attacks, three triggers, every inspection and every sanitizer, in one table.
 
 `python -m devil_lib.matrix` (`make matrix`) measures what is missing and writes `devil_lib/results/matrix.json`, which lesson 42 draws.
-The cells are spread by dask.distributed over workers of this machine with one thread each, or over an existing cluster
-(`SCHEDULER=tcp://address:8786 make matrix`). What a cell needs travels with it, so that workers need not share a folder with the
-one who asks, only have this package and, for the cells that train on data, the data sets.
-
-A cell is done when the results file or the cache has its figures under its key, which says what they were measured with. So an
-interrupted run goes on where it stopped, on another machine too: the results file travels with the repository, and only a
-backdoored generator that a missing cell needs is made anew. A cell that fails is named at the end and costs none of the others.
+`cells` runs it: resumable, over workers of this machine or an existing cluster (`SCHEDULER=tcp://address:8786 make matrix`).
 """
 
 from __future__ import annotations
@@ -16,19 +10,12 @@ import argparse
 import functools
 import hashlib
 import json
-import os
 import signal
-import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import torch
-from distributed import Client, Future, LocalCluster, as_completed
 from torch import Tensor, nn
 
 from devil_lib import (
@@ -48,17 +35,14 @@ from devil_lib import (
     zoo,
 )
 from devil_lib.attacks import PointBackdoor
+from devil_lib.cells import Figures, Table, add_options
 from devil_lib.inspection import SearchSettings
-from devil_lib.lesson import versions, write_json
 from devil_lib.models import Discriminator, Encoder, Generator, ProxyTarget
 from devil_lib.sanitization import ContinueSettings, ContinueVaeSettings, DistilSettings
-
-Figures = dict[str, Any]
 
 ATTACKS = ("trail", "red", "rex")
 KINDS = attacks.TRIGGER_KINDS
 TRIGGER_SEED = 50
-PATIENCE = "20s"  # for a scheduler to answer
 EMBEDDED = 0.01  # the bar: TarDis at the trigger as a share of the benign generator's
 # Attacks that cannot hold it, by victim, attack and trigger, and why.
 IMPOSSIBLE = {
@@ -68,7 +52,6 @@ IMPOSSIBLE = {
         "of them, many times over (lesson 27)"
     ),
 }
-RESULTS = Path(__file__).parent / "results" / "matrix.json"
 
 
 @dataclass(frozen=True)
@@ -493,19 +476,6 @@ class Cell:
             parts.append(zoo.card(about.partner)["sha256"])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
-    @property
-    def file(self) -> Path:
-        return folder() / f"{self.key}.json"
-
-    @property
-    def generator_file(self) -> Path:
-        return folder() / f"{self.key}.safetensors"
-
-
-def folder() -> Path:
-    """Where the cells and the generators that they made are kept."""
-    return data.cache_folder() / "matrix"
-
 
 # Of settings these change no figure: where the work is done, and how often it is saved.
 _IRRELEVANT = {"device", "checkpoint_every"}
@@ -548,12 +518,11 @@ def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figu
 
     The figure "seconds" is processor time of one thread, apart from what is measured afterwards.
     """
-    torch.set_num_threads(1)  # two processes with two threads each slow each other down tenfold
     if cell.measure == "attack":
         figures, generator = attack(cell.victim, cell.attack, cell.kind)
-        return figures, packed(generator)
+        return figures, checkpoints.packed(generator)
     about = VICTIMS[cell.victim]
-    generator = about.generator() if base is None else unpacked(base[1])
+    generator = about.generator() if base is None else checkpoints.unpacked(base[1])
     if cell.measure in INSPECTIONS:
         started = time.process_time()
         figures = INSPECTIONS[cell.measure](about, generator)
@@ -561,175 +530,11 @@ def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figu
     return sanitized(cell.victim, cell.measure, cell.kind, generator, base[0]), None
 
 
-def packed(generator: Generator) -> bytes:
-    """A generator as the bytes of its file, as it travels."""
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "generator.safetensors"
-        checkpoints.save(generator, path, half=False)
-        return path.read_bytes()
-
-
-def unpacked(content: bytes) -> Generator:
-    """The generator that `packed` gave the bytes of."""
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "generator.safetensors"
-        path.write_bytes(content)
-        return checkpoints.load(path)
-
-
 # --- Running them ------------------------------------------------------------------------------------------------------
 
-
-@contextmanager
-def _client(scheduler: str | None, workers: int) -> Iterator[Client]:
-    """A connection to the cluster at `scheduler`, or to one of this machine that is ended afterwards."""
-    if scheduler:
-        try:
-            client = Client(scheduler, timeout=PATIENCE)
-        except (OSError, TimeoutError, ValueError) as error:
-            raise ConnectionError(
-                f"no scheduler answers at {scheduler} ({error}); start one with `dask scheduler` and workers with "
-                "`dask worker`, or leave SCHEDULER unset to use this machine"
-            ) from error
-        with client:
-            yield client
-        return
-    # In a folder of its own, since nothing of it is needed after; the page on which dask shows its work goes to any free port, for
-    # the usual one may be taken by another run.
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", local_directory=scratch
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
-# About how many seconds a cell takes, for the time left: what is measured last takes less than what is measured first.
+# About how many seconds a cell takes: what is measured last takes less than what is measured first.
 _SECONDS = {"attack": 40.0, **dict.fromkeys(INSPECTIONS, 5.0), **dict.fromkeys(SANITIZERS, 10.0)}
-_EVERY = 60.0  # seconds between two writings of the results file
-
-
-def run(wanted: list[Cell], scheduler: str | None = None, workers: int | None = None) -> dict[str, str]:
-    """Measure the cells that are missing; returns the name and the error of each that failed.
-
-    Figures are kept as soon as they come, and the results file is written every minute and at the end, also when the run is
-    interrupted, so that nothing is lost but what was being measured.
-    """
-    folder().mkdir(parents=True, exist_ok=True)
-    keys, failures = _keys(wanted)
-    stored = _stored_keys()
-    missing = [cell for cell in keys if not cell.file.is_file() and stored.get(cell.name) != keys[cell]]
-    needed = dict.fromkeys(cell.base for cell in missing if cell.base is not None)
-    missing = [*(base for base in needed if base not in missing and not _is_whole(base)), *missing]
-    if not missing:
-        return failures
-    started = written = time.monotonic()
-    remaining = total = sum(_SECONDS[cell.measure] for cell in missing)
-    with _client(scheduler, workers or os.cpu_count() or 1) as client:
-        futures: dict[Cell, Future] = {}
-        held: dict[Cell, Future] = {}
-        for place, cell in enumerate(missing):
-            base = cell.base
-            if base is not None and base not in futures and base not in held:
-                held[base] = client.scatter(_read(base))
-            on = None if base is None else futures.get(base) or held[base]
-            # A worker that dies (out of memory, say) takes its cell with it once, and no others.
-            futures[cell] = client.submit(
-                measure, cell, on, key=f"{cell.name}-{cell.key}", pure=False, retries=0, priority=-place
-            )
-        asked = {future: cell for cell, future in futures.items()}
-        try:
-            for done, future in enumerate(as_completed(futures.values()), start=1):
-                cell = asked[future]
-                try:
-                    _keep(cell, *future.result())
-                    state = "done"
-                except Exception as error:
-                    failures[cell.name] = f"{type(error).__name__}: {error}"
-                    state = "failed"
-                remaining -= _SECONDS[cell.measure]
-                spent = time.monotonic() - started
-                left = spent * remaining / (total - remaining)
-                print(
-                    f"[{done}/{len(missing)}] {cell.name} {state}: {spent:.0f} s, about {left:.0f} s left", flush=True
-                )
-                if time.monotonic() - written > _EVERY:
-                    publish()
-                    written = time.monotonic()
-        finally:
-            publish()
-    return failures
-
-
-def _keys(wanted: Iterable[Cell]) -> tuple[dict[Cell, str], dict[str, str]]:
-    """The keys of those cells that can be measured here, and of the others the name with the reason why not."""
-    keys: dict[Cell, str] = {}
-    failures: dict[str, str] = {}
-    for cell in wanted:
-        try:
-            keys[cell] = cell.key
-        except ValueError as error:
-            failures[cell.name] = str(error)
-    return keys, failures
-
-
-def _is_whole(cell: Cell) -> bool:
-    """Whether the cache has the figures of an attack and the generator that it made."""
-    return cell.file.is_file() and cell.generator_file.is_file()
-
-
-def _read(cell: Cell) -> tuple[Figures, bytes]:
-    return json.loads(cell.file.read_text(encoding="utf-8")), cell.generator_file.read_bytes()
-
-
-def _keep(cell: Cell, figures: Figures, generator: bytes | None) -> None:
-    if generator is not None:
-        scratch = cell.generator_file.with_suffix(".new")
-        scratch.write_bytes(generator)
-        os.replace(scratch, cell.generator_file)
-    write_json(cell.file, figures)
-
-
-# --- The results file --------------------------------------------------------------------------------------------------
-
-
-def publish() -> Path:
-    """Write `devil_lib/results/matrix.json`: what the cache has of every cell, or else what the file had under the same key."""
-    before = _content()["cells"] if RESULTS.is_file() else {}
-    after: dict[str, Figures] = {}
-    for cell, key in _keys(cells())[0].items():
-        if cell.file.is_file():
-            after[cell.name] = {"key": key, **_rounded(json.loads(cell.file.read_text(encoding="utf-8")))}
-        elif before.get(cell.name, {}).get("key") == key:
-            after[cell.name] = before[cell.name]
-    return write_json(RESULTS, {"versions": versions(), "cells": after})
-
-
-def _rounded(figures: Figures) -> Figures:
-    """To four digits, as many as mean anything."""
-    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()}
-
-
-def _content() -> dict[str, Any]:
-    return json.loads(RESULTS.read_text(encoding="utf-8"))
-
-
-def _stored_keys() -> dict[str, str]:
-    return {name: cell["key"] for name, cell in _content()["cells"].items()} if RESULTS.is_file() else {}
-
-
-def forget(wanted: Iterable[Cell]) -> None:
-    """Take cells out of the cache and out of the results file, so that they are measured anew."""
-    wanted = list(wanted)
-    for cell in _keys(wanted)[0]:
-        cell.file.unlink(missing_ok=True)
-    if RESULTS.is_file():
-        content = _content()
-        for cell in wanted:
-            content["cells"].pop(cell.name, None)
-        write_json(RESULTS, content)
+MATRIX = Table("matrix", cells, measure, lambda cell: _SECONDS[cell.measure], "make matrix")
 
 
 def published() -> dict[Cell, Figures]:
@@ -738,12 +543,7 @@ def published() -> dict[Cell, Figures]:
     Raises:
         FileNotFoundError: nothing was published; the message says how to measure it.
     """
-    if not RESULTS.is_file():
-        raise FileNotFoundError(
-            f"{RESULTS} is missing; restore it with `git checkout` or measure it with `make matrix`"
-        )
-    stored = _content()["cells"]
-    return {cell: stored[cell.name] for cell in cells() if cell.name in stored}
+    return MATRIX.published()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -751,28 +551,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure every attack against every inspection and sanitizer.")
     parser.add_argument("--victim", nargs="*", choices=VICTIMS, help="these generators alone")
     parser.add_argument("--measure", nargs="*", choices=PARTS, help="these measurements alone")
-    parser.add_argument(
-        "--scheduler", default=os.environ.get("SCHEDULER"), help="address of an existing dask cluster"
-    )
-    parser.add_argument("--workers", type=int, default=None, help="processes on this machine, one thread each")
-    parser.add_argument("--fresh", action="store_true", help="forget what was measured of these before")
+    add_options(parser)
     options = parser.parse_args(arguments)
-    wanted = cells(options.victim or tuple(VICTIMS), options.measure or PARTS)
-    if options.fresh:
-        forget(wanted)
-    try:
-        failures = run(wanted, options.scheduler, options.workers)
-    except KeyboardInterrupt:
-        print("stopped; the next call goes on from here", flush=True)
-        return 130
-    path = publish()
-    by_error: dict[str, list[str]] = defaultdict(list)
-    for name, error in failures.items():
-        by_error[error].append(name)
-    for error, names in by_error.items():
-        print(f"failed: {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {error}", flush=True)
-    print(f"wrote {path.name}: {len(published())} of {len(cells())} cells", flush=True)
-    return 1 if failures else 0
+    return MATRIX.serve(cells(options.victim or tuple(VICTIMS), options.measure or PARTS), options)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,14 @@
-"""The matrix's runner: cells that build on each other, resuming, failures, and a cluster of one's own."""
+"""The matrix: its squares, their keys, a square for real, and what is published. How tables are run: test_cells.py."""
 
-import json
 from dataclasses import replace
 
 import pytest
-import tiny
-import torch
-from distributed import LocalCluster
 
-from devil_lib import attacks, matrix, zoo
+from devil_lib import attacks, checkpoints, matrix, zoo
 from devil_lib.attacks import PointBackdoor
 from devil_lib.inspection import SearchSettings
 from devil_lib.matrix import CLEAN, Cell
 from devil_lib.sanitization import ContinueSettings, DistilSettings
-
-
-@pytest.fixture
-def small(monkeypatch, tmp_path):
-    """A matrix whose cells are known by their names, with a cache and a results file of its own."""
-    monkeypatch.setenv("DEVIL_CACHE", str(tmp_path))
-    monkeypatch.setattr(matrix, "RESULTS", tmp_path / "results" / "matrix.json")
-    monkeypatch.setattr(Cell, "key", property(lambda cell: cell.name.replace("/", "-").replace(" ", "-")))
-    monkeypatch.setattr(matrix, "measure", add)
-    asked.clear()
 
 
 def test_every_square_is_there_once_and_after_what_it_builds_on():
@@ -86,15 +72,6 @@ def test_a_key_changes_with_the_settings_of_the_attack(monkeypatch):
     assert {attack for attack, _ in before if before[attack, _] != after[attack, _]} == {"red", "rex"}
 
 
-def test_what_cannot_be_measured_here_is_named_and_stops_nothing(monkeypatch):
-    monkeypatch.setitem(matrix.VICTIMS, "image GAN", replace(matrix.VICTIMS["image GAN"], entry="course-dcgan-lost"))
-    keys, failures = matrix._keys(
-        [Cell("image GAN", "red", "prior", "attack"), Cell("style GAN", CLEAN, "prior", "brute force")]
-    )
-    assert [cell.victim for cell in keys] == ["style GAN"]
-    assert "course-dcgan-lost" in failures["image GAN/red/prior/attack"]
-
-
 # --- Its generators ------------------------------------------------------------------------------------------------------
 
 
@@ -121,142 +98,6 @@ def test_what_is_trained_from_scratch_has_a_partner():
                 matrix.fresh_pair(architecture)
 
 
-def test_a_generator_travels_whole():
-    generator = tiny.image_generator()
-    again = matrix.unpacked(matrix.packed(generator))
-    z = generator.latent.sample(3)
-    assert torch.equal(generator.generate(z), again.generate(z))
-
-
-# --- Running -------------------------------------------------------------------------------------------------------------
-
-
-asked: list[Cell] = []
-
-
-# Sent to the workers by its name, and they are threads of this process: what it notes can be read here.
-def add(cell: Cell, base=None):
-    """Stands for `matrix.measure`: notes that it was asked, and counts upwards from the cell that this one builds on."""
-    asked.append(cell)
-    if cell.kind == "far":
-        raise ArithmeticError("no figures here")
-    if cell.measure == "attack":
-        return {"value": 1, "space": "pre", "exact": 0.123456}, matrix.packed(tiny.image_generator())
-    return {"value": 2 + (base[0]["value"] if base else 0)}, None
-
-
-CELLS = [
-    Cell("image GAN", "red", "prior", "attack"),
-    Cell("image GAN", "red", "far", "attack"),
-    Cell("image GAN", "red", "prior", "prune 30 %"),
-    Cell("image GAN", "red", "far", "prune 30 %"),
-    Cell("image GAN", CLEAN, "prior", "brute force"),
-]
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A cluster that is there already, of threads of this process."""
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as running:
-        yield running
-
-
-def test_cells_go_to_a_cluster_and_only_what_is_missing_is_measured(small, cluster, capsys):
-    failures = matrix.run(CELLS, cluster.scheduler_address)
-    assert set(failures) == {"image GAN/red/far/attack", "image GAN/red/far/prune 30 %"}
-    assert "no figures here" in failures["image GAN/red/far/attack"]
-    assert json.loads(CELLS[2].file.read_text())["value"] == 3 and json.loads(CELLS[4].file.read_text())["value"] == 2
-    told = capsys.readouterr().out
-    assert "[5/5]" in told and "failed" in told and "s left" in told
-    asked.clear()
-    matrix.forget(CELLS[2:3])
-    assert set(matrix.run(CELLS[:1] + CELLS[2:3], cluster.scheduler_address)) == set()
-    assert asked == [CELLS[2]], "its base is stored, and travels from there"
-    asked.clear()
-    assert matrix.run(CELLS[:1] + CELLS[2:3], "nobody:1") == {} and asked == [], "nothing missing: nobody is asked"
-
-
-def test_a_cluster_that_does_not_answer_is_named(small, monkeypatch):
-    monkeypatch.setattr(matrix, "PATIENCE", "1s")
-    with pytest.raises(ConnectionError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9 .*SCHEDULER unset"):
-        matrix.run(CELLS[:1], "tcp://127.0.0.1:9")
-
-
-def test_results_name_what_was_measured(small, cluster):
-    with pytest.raises(FileNotFoundError, match="make matrix"):
-        matrix.published()
-    matrix.run(CELLS[:1], cluster.scheduler_address)
-    assert matrix.published() == {CELLS[0]: {"key": CELLS[0].key, "value": 1, "space": "pre", "exact": 0.1235}}
-
-
-def elsewhere(monkeypatch, tmp_path):
-    """As on another machine: the results file is there, and the cache is empty."""
-    monkeypatch.setenv("DEVIL_CACHE", str(tmp_path / "elsewhere"))
-    asked.clear()
-
-
-def test_a_published_cell_is_done_without_the_cache(small, cluster, monkeypatch, tmp_path):
-    matrix.run([CELLS[0], CELLS[2]], cluster.scheduler_address)
-    before = matrix.published()
-    elsewhere(monkeypatch, tmp_path)
-    assert matrix.run([CELLS[0], CELLS[2]], "nobody:1") == {} and asked == []
-    assert matrix.run([CELLS[0], CELLS[2], CELLS[4]], cluster.scheduler_address) == {}
-    assert asked == [CELLS[4]], "what was published is not measured again"
-    assert matrix.published() == {**before, CELLS[4]: matrix.published()[CELLS[4]]}, "and stays in the file"
-
-
-def test_a_generator_that_a_missing_cell_needs_is_made_anew(small, cluster, monkeypatch, tmp_path):
-    matrix.run([CELLS[0]], cluster.scheduler_address)
-    elsewhere(monkeypatch, tmp_path)
-    assert matrix.run([CELLS[0], CELLS[2]], cluster.scheduler_address) == {}
-    assert asked == [CELLS[0], CELLS[2]]
-
-
-def test_a_published_cell_with_another_key_is_measured_again(small, cluster, monkeypatch, tmp_path):
-    matrix.run([CELLS[0], CELLS[4]], cluster.scheduler_address)
-    elsewhere(monkeypatch, tmp_path)
-    monkeypatch.setattr(Cell, "key", property(lambda cell: "new-" + cell.name.replace("/", "-")))
-    matrix.run([CELLS[4]], cluster.scheduler_address)
-    assert asked == [CELLS[4]] and matrix.published()[CELLS[4]]["key"] == CELLS[4].key
-    assert list(matrix.published()) == [CELLS[4]], "figures that were measured otherwise are not published"
-
-
-def test_an_interrupted_run_has_written_what_it_measured(small, cluster, monkeypatch, capsys):
-    keep, kept = matrix._keep, []
-
-    def stopped_after_one(cell, figures, generator):
-        if kept:
-            raise KeyboardInterrupt
-        keep(cell, figures, generator)
-        kept.append(cell)
-
-    monkeypatch.setattr(matrix, "_keep", stopped_after_one)
-    address = cluster.scheduler_address
-    assert matrix.main(["--victim", "image GAN", "--measure", "attacks", "--scheduler", address]) == 130
-    assert list(matrix.published()) == kept
-    assert "goes on from here" in capsys.readouterr().out
-
-
-def test_the_results_file_is_written_on_the_way(small, cluster, monkeypatch):
-    monkeypatch.setattr(matrix, "_EVERY", 0.0)
-    counts, publish = [], matrix.publish
-    monkeypatch.setattr(matrix, "publish", lambda: (publish(), counts.append(len(matrix.published()))))
-    matrix.run([CELLS[0], CELLS[4]], cluster.scheduler_address)
-    assert counts == [1, 2, 2]
-
-
-def test_the_program_measures_parts_and_says_what_failed(small, cluster, capsys):
-    chosen = ["--victim", "image GAN", "--measure", "attacks", "--scheduler", cluster.scheduler_address]
-    assert matrix.main(chosen) == 1, "far triggers fail"
-    assert {cell.kind for cell in matrix.published()} == {"prior", "mode"} and len(asked) == 9
-    assert (
-        "failed: image GAN/trail/far/attack and 2 more: ArithmeticError: no figures here" in capsys.readouterr().out
-    )
-    asked.clear()
-    matrix.main([*chosen, "--fresh"])
-    assert len(asked) == 9, "and all of it anew when asked to"
-
-
 # --- A cell for real ---------------------------------------------------------------------------------------------------
 
 
@@ -267,7 +108,7 @@ def test_an_inspection_and_a_repair_are_measured():
     pair = about.backdoor("prior")
     assert isinstance(pair, PointBackdoor) and pair.targets.shape == (1, 1, 28, 28)
     attacked = attacks.red(benign, pair, attacks.course_settings("red", "prior", 60)).generator
-    packed = matrix.packed(attacked)
+    packed = checkpoints.packed(attacked)
     ruler = zoo.ruler("mnist")
     figures = {"space": "pre", "frechet_benign": ruler.frechet(benign), "frechet": ruler.frechet(attacked)}
     found, nothing = matrix.measure(Cell("image GAN", "red", "prior", "static inspection"), (figures, packed))
@@ -279,13 +120,13 @@ def test_an_inspection_and_a_repair_are_measured():
 
 # --- What is published -------------------------------------------------------------------------------------------------
 
-PUBLISHED = matrix.published() if matrix.RESULTS.is_file() else {}
+PUBLISHED = matrix.published() if matrix.MATRIX.results.is_file() else {}
 VICTIMS = [name for name in matrix.VICTIMS if any(cell.victim == name for cell in PUBLISHED)]
 
 
 def test_what_is_published_was_measured_with_the_settings_of_today_and_is_small():
     assert {cell.name: figures["key"] for cell, figures in PUBLISHED.items()} == {c.name: c.key for c in PUBLISHED}
-    assert not PUBLISHED or matrix.RESULTS.stat().st_size < 400_000
+    assert not PUBLISHED or matrix.MATRIX.results.stat().st_size < 400_000
 
 
 @pytest.mark.parametrize("victim", VICTIMS)

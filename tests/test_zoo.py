@@ -7,6 +7,7 @@ import json
 import pickle
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -290,3 +291,10 @@ def test_an_entry_that_was_tampered_with_is_refused(tmp_path, monkeypatch):
     (tmp_path / "other.safetensors").rename(tmp_path / "course-dcgan-mnist.safetensors")
     with pytest.raises(UnsafeCheckpoint, match="not the file that its card describes"):
         zoo.load("course-dcgan-mnist")
+
+
+def test_a_model_travels_whole():
+    generator = tiny.image_generator()
+    again = checkpoints.unpacked(checkpoints.packed(generator))
+    z = generator.latent.sample(3)
+    assert torch.equal(generator.generate(z), again.generate(z))

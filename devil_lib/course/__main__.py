@@ -36,7 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
     doctor = commands.add_parser("doctor", help="repair notebooks of the coursework before they are handed in")
     doctor.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a notebook, or a folder of them")
     doctor.add_argument(
-        "--release", type=Path, metavar="FOLDER", help="where the released notebooks are (default: nbgrader's exchange, and exercises/)"
+        "--release",
+        type=Path,
+        metavar="FOLDER",
+        help="where the released notebooks are (default: nbgrader's exchange, and exercises/)",
     )
     given = parser.parse_args(arguments)
     return _doctor(given) if given.command == "doctor" else _run(given)
