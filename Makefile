@@ -24,11 +24,11 @@ ifeq ($(shell id -u),0)
   LAB_FLAGS += --allow-root
 endif
 
-.PHONY: help lab test course weights bench matrix sweep release challenge audit class grades env clean
+.PHONY: help lab test course weights bench matrix neighbours sweep release challenge audit class grades env clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 lab: $(STAMP) ## open the course in JupyterLab (prints the address where there is no screen)
 	@$(VPY) -m jupyterlab $(LAB_FLAGS) --LabApp.default_url=/lab/tree/$(START) \
@@ -48,6 +48,9 @@ bench: $(STAMP) ## measure attacks, inspections and sanitizers on many generator
 
 matrix: $(STAMP) ## measure five generators x attacks x inspections x sanitizers (hours; goes on where it stopped; SCHEDULER=address)
 	@$(VPY) -m devil_lib.matrix $(ARGS)
+
+neighbours: $(STAMP) ## measure the tables of lessons 50 to 53 (hours; goes on where it stopped; SCHEDULER=address)
+	@$(VPY) -m devil_lib.neighbours $(ARGS)
 
 sweep: $(STAMP) ## run the lessons over several seeds and store the spread of their claims
 	@$(VPY) -m devil_lib.course.sweep $(if $(LESSON),--lesson "$(LESSON)") $(ARGS)
