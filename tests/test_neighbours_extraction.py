@@ -1,0 +1,310 @@
+"""Serving a generator, stealing it, choosing among its samples, and the published table of thieves."""
+
+import math
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from devil_lib import metrics, models, zoo
+from devil_lib.models import Discriminator
+from devil_lib.neighbours import extraction, serving, subsampling
+from devil_lib.neighbours.serving import (
+    AdversarialNoise,
+    Compression,
+    Defence,
+    Filtering,
+    GaussianNoise,
+    LinearInterpolation,
+    SemanticInterpolation,
+    Server,
+)
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def target():
+    return models.course_dcgan(width=4, latent_dim=6, seed=3).eval()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Ten pictures of a bright bar on a dark ground, each at a place of its own."""
+    x = -torch.ones(10, 1, 28, 28)
+    for i in range(10):
+        x[i, :, 4:24, 5 + i : 9 + i] = 1.0
+    return x
+
+
+# --- Serving -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_hands_out_what_an_image_file_holds_and_counts_it(target):
+    server = Server(target, seed=5)
+    first, second = server.serve(30), server.serve(7)
+    assert first.shape == (30, 1, 28, 28) and len(second) == 7 and server.queries == 37
+    levels = (first + 1.0) * 127.5
+    assert torch.allclose(levels, levels.round(), atol=1e-3) and first.abs().max() <= 1.0
+    wanted = target.generate(target.latent.sample(30, rng(5)))
+    assert (first - wanted).abs().max() <= serving.STEP / 2 + 1e-6, "nothing but the rounding is done to the samples"
+    assert torch.equal(first, Server(target, seed=5).serve(30))
+    assert not torch.equal(first[:7], second), "every call goes on drawing"
+
+
+def test_latents_are_taken_only_where_the_service_takes_them(target):
+    z = target.latent.sample(5, rng(1))
+    with pytest.raises(PermissionError, match="takes no latents"):
+        Server(target).serve(latents=z)
+    open_one = Server(target, accepts_latents=True)
+    assert torch.equal(open_one.serve(latents=z), serving.rounded(target.generate(z)))
+    assert open_one.queries == 5
+    with pytest.raises(ValueError, match="draws the latents itself"):
+        Server(target, LinearInterpolation(), accepts_latents=True)
+    Server(target, GaussianNoise(), accepts_latents=True)
+
+
+@pytest.mark.parametrize("asked", [{}, {"n": 0}, {"n": 3, "latents": torch.zeros(3, 6)}])
+def test_a_query_says_what_it_wants(target, asked):
+    with pytest.raises(ValueError):
+        Server(target, accepts_latents=True).serve(**asked)
+
+
+def test_linear_interpolation_serves_points_of_segments(target):
+    z = LinearInterpolation(points=5).latents(target, 12, rng())
+    assert z.shape == (12, 6)
+    for group in (z[:5], z[5:10]):
+        differences = group[1:] - group[0]
+        assert torch.linalg.matrix_rank(differences, atol=1e-4) == 1, "on one line"
+    assert torch.linalg.matrix_rank(z[4:6] - z[0], atol=1e-4) == 2, "and the next five on another"
+    many = LinearInterpolation(points=1).latents(target, 4000, rng()).square().sum(1).mean().item()
+    # E |(1-t) a + t b|^2 = dim E[(1-t)^2 + t^2] = 2/3 dim
+    assert many == pytest.approx(2.0 / 3.0 * 6, rel=0.05)
+
+
+def test_semantic_interpolation_moves_along_its_directions_alone(target):
+    directions = torch.eye(6)[:2]
+    z = SemanticInterpolation(directions, points=4, reach=2.0).latents(target, 40, rng())
+    groups = z.reshape(10, 4, 6)
+    assert (groups[:, :, 2:] - groups[:, :1, 2:]).abs().max() == 0.0
+    spread = (groups[:, :, :2] - groups[:, :1, :2]).abs().max()
+    assert 1.0 < spread <= 4.0
+    with pytest.raises(ValueError, match="reach above 0"):
+        SemanticInterpolation(directions, reach=0.0)
+    with pytest.raises(ValueError, match="at least one answer"):
+        LinearInterpolation(points=0)
+
+
+def test_attributes_of_a_bar_are_those_of_geometry(pictures):
+    found = serving.attributes(pictures)
+    assert torch.allclose(found[:, 0], torch.full((10,), 80 / 784.0), atol=1e-6)
+    assert torch.allclose(found[:, 1], torch.full((10,), math.sqrt((4**2 - 1) / 12)), atol=1e-5)
+    assert found[:, 2].abs().max() < 1e-6, "an upright bar has no slant"
+    leaning = -torch.ones(1, 1, 28, 28)
+    for row in range(20):
+        leaning[0, 0, 4 + row, 4 + row] = 1.0
+    assert serving.attributes(leaning)[0, 2] == pytest.approx(1.0, abs=1e-5)
+
+
+class Bright(nn.Module):
+    """A body whose pictures' ink grows with the second latent and nothing else."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, z):
+        return (self.scale * 0.3 * z[:, 1])[:, None, None, None].expand(-1, 1, 8, 8)
+
+
+def test_semantic_directions_find_the_latent_that_ink_depends_on():
+    simple = models.Generator(Bright(), models.TanhHead(), models.GaussianLatent(4), (1, 8, 8))
+    directions = serving.semantic_directions(simple, n=500)
+    assert directions.shape == (3, 4)
+    assert directions[0, 1] > 0.99
+    assert torch.allclose(directions[0].norm(), torch.tensor(1.0), atol=1e-5)
+
+
+def test_output_perturbations_keep_shape_and_range(pictures):
+    critic = models.course_discriminator(4)
+    for defence in (GaussianNoise(0.5), AdversarialNoise(critic, 0.3), Filtering(1.0), Compression(5), Defence()):
+        served = defence.samples(pictures, rng())
+        assert served.shape == pictures.shape and served.abs().max() <= 1.0 + 1e-6
+        assert not defence.draws_latents
+    coloured = torch.rand(3, 3, 16, 16) * 2 - 1
+    assert Compression(50).samples(coloured).shape == coloured.shape
+    with pytest.raises(ValueError, match="one channel or three"):
+        Compression().samples(torch.zeros(1, 2, 8, 8))
+    with pytest.raises(ValueError, match="qualities from 1 to 95"):
+        Compression(0)
+
+
+def test_gaussian_noise_has_the_variance_it_says():
+    grey = torch.zeros(20, 1, 28, 28)
+    assert serving.pixel_error(GaussianNoise(0.2), grey) == pytest.approx(0.04, rel=0.05)
+    assert serving.pixel_error(Defence(), grey) == 0.0
+
+
+def test_adversarial_noise_stays_in_its_bounds_and_lowers_the_logit(pictures):
+    critic = models.course_discriminator(4, seed=1).eval()
+    served = AdversarialNoise(critic, strength=0.1).samples(pictures)
+    assert (served - pictures).abs().max() <= 0.1 + 1e-6
+    random = (pictures + 0.1 * torch.randn(pictures.shape, generator=rng()).sign()).clamp(-1, 1)
+    before, after, by_chance = (subsampling.logits(critic, x).mean() for x in (pictures, served, random))
+    assert after < before and after < by_chance - 2 * (by_chance - before).abs()
+    assert all(p.grad is None for p in critic.parameters())
+
+
+def test_filtering_keeps_the_mean_and_compression_keeps_more_at_a_higher_quality(pictures):
+    blurred = Filtering(1.0).samples(pictures)
+    assert blurred.mean() == pytest.approx(pictures.mean().item(), abs=1e-3) and blurred.std() < pictures.std()
+    errors = [serving.pixel_error(Compression(quality), pictures) for quality in (5, 30, 95)]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-3
+
+
+# --- Choosing among samples -----------------------------------------------------------------------------------------------------
+
+# A world of one pixel in which everything can be computed: real ~ N(1, 1), generated ~ N(0, 1), so D(x) = sigmoid(x - 1/2).
+WORLD = Discriminator(nn.Sequential(nn.Flatten(), nn.Linear(1, 1)), "line")
+with torch.no_grad():
+    WORLD.layers[1].weight.fill_(3.0)  # an overconfident discriminator: three times the true logit
+    WORLD.layers[1].bias.fill_(-1.5)
+
+
+def one_pixel(mean: float, n: int, seed: int) -> torch.Tensor:
+    return mean + torch.randn(n, 1, 1, 1, generator=rng(seed))
+
+
+@pytest.mark.parametrize("method", subsampling.METHODS)
+def test_calibration_undoes_overconfidence(method):
+    real, generated = one_pixel(1.0, 4000, 0), one_pixel(0.0, 4000, 1)
+    probability = subsampling.calibrated(WORLD, real, generated, method)
+    x = torch.linspace(-1.0, 2.0, 13).reshape(-1, 1, 1, 1)
+    assert (probability(x) - torch.sigmoid(x.flatten() - 0.5)).abs().max() < 0.06
+    raw = torch.sigmoid(subsampling.logits(WORLD, x))
+    assert (raw - torch.sigmoid(x.flatten() - 0.5)).abs().max() > 0.15, "which was needed"
+    fresh = subsampling.reliability(probability, one_pixel(1.0, 4000, 2), one_pixel(0.0, 4000, 3))
+    assert max(abs(stated - is_real) for stated, is_real, n in fresh if n > 200) < 0.07
+
+
+@pytest.mark.parametrize("sampler", ["chain", "rejection"])
+def test_a_calibrated_sampler_moves_the_generated_law_to_the_real_one(sampler):
+    generated = one_pixel(0.0, 60_000, 4)
+    probability = torch.sigmoid(generated.flatten() - 0.5)
+    if sampler == "chain":
+        start = torch.sigmoid(one_pixel(1.0, 3000, 5).flatten() - 0.5)
+        kept = subsampling.metropolis_hastings(probability, start, chain=20)
+        assert len(kept) == 3000 and (kept // 20 == torch.arange(3000)).all(), "one of each chain"
+    else:
+        kept = subsampling.rejection(probability, percentile=99.0)
+        assert 500 < len(kept) < 20_000
+    x = generated.flatten()[kept]
+    assert x.mean() == pytest.approx(1.0, abs=0.12)
+    assert x.std() == pytest.approx(1.0, abs=0.12)
+
+
+def test_the_raw_discriminator_would_have_moved_it_too_far():
+    generated = one_pixel(0.0, 60_000, 4)
+    raw = torch.sigmoid(subsampling.logits(WORLD, generated)).double().clamp(1e-9, 1 - 1e-9)
+    kept = subsampling.metropolis_hastings(raw, 0.5, chain=20)
+    assert generated.flatten()[kept].mean() > 1.4
+
+
+def test_a_chain_that_accepts_nothing_keeps_its_best_proposal():
+    kept = subsampling.metropolis_hastings(torch.tensor([1e-9, 3e-9, 2e-9]), 1.0 - 1e-12, chain=3)
+    assert kept.tolist() == [1]
+
+
+def test_refining_teaches_a_fresh_discriminator_without_changing_it():
+    dark, bright = (torch.randn(200, 1, 12, 12, generator=rng(i)).mul(0.2).add(m).clamp(-1, 1) for i, m in ((0, -0.2), (1, 0.2)))
+    fresh = tiny.discriminator()
+    before = {name: value.clone() for name, value in fresh.state_dict().items()}
+    seen = []
+    taught = subsampling.refined(
+        fresh, bright, dark, subsampling.RefineSettings(steps=60, learning_rate=1e-2), lambda step, losses: seen.append(losses["loss"])
+    )  # fmt: skip
+    assert all(torch.equal(value, before[name]) for name, value in fresh.state_dict().items())
+    assert (subsampling.logits(taught, bright) > subsampling.logits(taught, dark).max()).double().mean() > 0.9
+    assert len(seen) == 60 and seen[-1] < 0.5 * seen[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: subsampling.metropolis_hastings(torch.tensor([0.5, 1.0]), 0.5, 2), "calibrate first"),
+        (lambda: subsampling.metropolis_hastings(torch.tensor([0.5, 0.4]), 0.5, 5), "do not make a chain of 5"),
+        (lambda: subsampling.rejection(torch.tensor([0.5, 0.4]), 101.0), "between 0 and 100"),
+        (lambda: subsampling.calibrated(WORLD, one_pixel(0, 30, 0), one_pixel(0, 29, 0)), "equally many"),
+        (lambda: subsampling.calibrated(WORLD, one_pixel(0, 30, 0), one_pixel(0, 30, 0), "magic"), "choose one of"),
+        (lambda: subsampling.refined(WORLD, one_pixel(0, 3, 0), torch.zeros(3, 1, 2, 2)), "one shape"),
+    ],
+)
+def test_bad_input_is_told_what_to_do(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+# --- Stealing ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_thief_of_few_steps_comes_nearer_to_the_target():
+    """End to end: serve, train, judge; what is trained on is what is come nearer to."""
+    target, ruler = zoo.load("course-dcgan-digits"), zoo.ruler("digits")
+    seen = metrics.feature_statistics(ruler.classifier, Server(target, seed=1).serve(1000))
+    served = Server(target, seed=2).serve(500)
+    pair = extraction.thief(seed=4)
+    before = extraction.judged(pair[0], seen, ruler.real, ruler.classifier, n=500)
+    run = extraction.steal(served, pair, extraction.settings_for(pair[1], steps=60, seed=4))
+    after = extraction.judged(run.generator, seen, ruler.real, ruler.classifier, n=500)
+    assert after.fd_to_target < 0.6 * before.fd_to_target and after.fd_to_real < 0.6 * before.fd_to_real
+    floor = metrics.frechet_distance(metrics.feature_statistics(ruler.classifier, served), seen)
+    assert floor < 0.5 * after.fd_to_target
+
+
+def test_latents_make_theft_a_regression():
+    target = zoo.load("course-dcgan-digits")
+    open_one, z = Server(target, accepts_latents=True), target.latent.sample(600, rng(1))
+    student = models.course_dcgan(seed=9)
+    learnt = extraction.imitate(z, open_one.serve(latents=z), student, extraction.ImitateSettings(steps=60, batch_size=32))
+    fresh = target.latent.sample(200, rng(2))
+    wanted = target.generate(fresh)
+    error, chance = ((model - wanted).square().mean().item() for model in (learnt.generate(fresh), wanted.flip(0)))
+    assert error < 0.6 * chance, "on latents that it never saw it answers as the target does"
+    assert not torch.equal(next(student.parameters()), next(learnt.parameters()))
+
+
+@pytest.mark.parametrize("architecture", extraction.ARCHITECTURES)
+def test_every_thief_makes_pictures_of_the_targets_shape(architecture):
+    generator, partner = extraction.thief(architecture, seed=1)
+    again, _ = extraction.thief(architecture, seed=1)
+    assert generator.sample_shape == (1, 28, 28)
+    assert torch.equal(next(generator.parameters()), next(again.parameters()))
+    settings = extraction.settings_for(partner, steps=2, seed=3)
+    assert (settings.steps, settings.seed) == (2, 3)
+    run = extraction.steal(torch.rand(8, 1, 28, 28) * 2 - 1, (generator, partner), settings)
+    assert run.steps_done == 2
+
+
+def test_thieves_are_told_what_is_wrong():
+    with pytest.raises(ValueError, match="no thief builds a 'magic'"):
+        extraction.thief("magic")
+    with pytest.raises(ValueError, match="lie in"):
+        extraction.steal(torch.full((4, 1, 28, 28), 3.0), extraction.thief())
+    with pytest.raises(ValueError, match="answers to"):
+        extraction.imitate(torch.zeros(3, 100), torch.zeros(2, 1, 28, 28), models.course_dcgan())
+
+
+def test_intervals_are_students():
+    values = [4.0, 6.0, 5.0, 7.0, 3.0]
+    found = extraction.interval(values)
+    reach = 2.7764451 * np.std(values, ddof=1) / math.sqrt(5)  # the 97.5 % point of Student's t with 4 degrees of freedom
+    assert (found.mean, found.low, found.high, found.n) == (5.0, pytest.approx(5 - reach), pytest.approx(5 + reach), 5)
+    assert found.apart_from(extraction.interval([20.0, 21.0])) is False, "two seeds leave a wide interval"
+    assert found.apart_from(extraction.interval([20.0, 21.0, 20.5, 20.2]))
+    with pytest.raises(ValueError, match="no interval"):
+        extraction.interval([1.0])
