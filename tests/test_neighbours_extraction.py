@@ -220,17 +220,23 @@ def test_a_chain_that_accepts_nothing_keeps_its_best_proposal():
     assert kept.tolist() == [1]
 
 
-def test_refining_teaches_a_fresh_discriminator_without_changing_it():
-    dark, bright = (torch.randn(200, 1, 12, 12, generator=rng(i)).mul(0.2).add(m).clamp(-1, 1) for i, m in ((0, -0.2), (1, 0.2)))
+def test_a_refitted_last_layer_tells_the_two_apart_and_changes_nothing_else():
+    dark, bright = (
+        torch.randn(200, 1, 12, 12, generator=rng(i)).mul(0.2).add(mean).clamp(-1, 1)
+        for i, mean in ((0, -0.2), (1, 0.2))
+    )
     fresh = tiny.discriminator()
     before = {name: value.clone() for name, value in fresh.state_dict().items()}
-    seen = []
-    taught = subsampling.refined(
-        fresh, bright, dark, subsampling.RefineSettings(steps=60, learning_rate=1e-2), lambda step, losses: seen.append(losses["loss"])
-    )  # fmt: skip
+    taught = subsampling.refitted(fresh, bright[:100], dark[:100], freedom=0.1)
     assert all(torch.equal(value, before[name]) for name, value in fresh.state_dict().items())
-    assert (subsampling.logits(taught, bright) > subsampling.logits(taught, dark).max()).double().mean() > 0.9
-    assert len(seen) == 60 and seen[-1] < 0.5 * seen[0]
+    changed = [name for name, value in taught.state_dict().items() if not torch.equal(value, before[name])]
+    assert all(name.startswith(f"layers.{len(fresh.layers) - 1}.") for name in changed) and changed
+    unseen = subsampling.logits(taught, bright[100:]), subsampling.logits(taught, dark[100:])
+    assert (unseen[0] > 0).double().mean() > 0.95 and (unseen[1] < 0).double().mean() > 0.95
+    timid = subsampling.refitted(fresh, bright[:100], dark[:100], freedom=1e-5)
+    assert subsampling.logits(timid, bright).abs().mean() < 0.1 * unseen[0].abs().mean(), (
+        "less freedom, less certainty"
+    )
 
 
 @pytest.mark.parametrize(
@@ -241,7 +247,7 @@ def test_refining_teaches_a_fresh_discriminator_without_changing_it():
         (lambda: subsampling.rejection(torch.tensor([0.5, 0.4]), 101.0), "between 0 and 100"),
         (lambda: subsampling.calibrated(WORLD, one_pixel(0, 30, 0), one_pixel(0, 29, 0)), "equally many"),
         (lambda: subsampling.calibrated(WORLD, one_pixel(0, 30, 0), one_pixel(0, 30, 0), "magic"), "choose one of"),
-        (lambda: subsampling.refined(WORLD, one_pixel(0, 3, 0), torch.zeros(3, 1, 2, 2)), "one shape"),
+        (lambda: subsampling.refitted(WORLD, one_pixel(0, 3, 0), one_pixel(0, 4, 0)), "of one shape"),
     ],
 )
 def test_bad_input_is_told_what_to_do(call, words):
@@ -270,7 +276,9 @@ def test_latents_make_theft_a_regression():
     target = zoo.load("course-dcgan-digits")
     open_one, z = Server(target, accepts_latents=True), target.latent.sample(600, rng(1))
     student = models.course_dcgan(seed=9)
-    learnt = extraction.imitate(z, open_one.serve(latents=z), student, extraction.ImitateSettings(steps=60, batch_size=32))
+    learnt = extraction.imitate(
+        z, open_one.serve(latents=z), student, extraction.ImitateSettings(steps=60, batch_size=32)
+    )
     fresh = target.latent.sample(200, rng(2))
     wanted = target.generate(fresh)
     error, chance = ((model - wanted).square().mean().item() for model in (learnt.generate(fresh), wanted.flip(0)))
@@ -302,8 +310,15 @@ def test_thieves_are_told_what_is_wrong():
 def test_intervals_are_students():
     values = [4.0, 6.0, 5.0, 7.0, 3.0]
     found = extraction.interval(values)
-    reach = 2.7764451 * np.std(values, ddof=1) / math.sqrt(5)  # the 97.5 % point of Student's t with 4 degrees of freedom
-    assert (found.mean, found.low, found.high, found.n) == (5.0, pytest.approx(5 - reach), pytest.approx(5 + reach), 5)
+    reach = (
+        2.7764451 * np.std(values, ddof=1) / math.sqrt(5)
+    )  # the 97.5 % point of Student's t with 4 degrees of freedom
+    assert (found.mean, found.low, found.high, found.n) == (
+        5.0,
+        pytest.approx(5 - reach),
+        pytest.approx(5 + reach),
+        5,
+    )
     assert found.apart_from(extraction.interval([20.0, 21.0])) is False, "two seeds leave a wide interval"
     assert found.apart_from(extraction.interval([20.0, 21.0, 20.5, 20.2]))
     with pytest.raises(ValueError, match="no interval"):

@@ -131,7 +131,7 @@ class SemanticInterpolation(Defence):
 
     directions: Tensor
     points: int = 10
-    reach: float = 3.0
+    reach: float = 2.0
 
     def __post_init__(self) -> None:
         _check_points(self.points)
@@ -205,7 +205,7 @@ class AdversarialNoise(Defence):
     """
 
     discriminator: Discriminator
-    strength: float = 0.2
+    strength: float = 0.25
     steps: int = 3
 
     def samples(self, x: Tensor, rng: Random = None) -> Tensor:
@@ -226,7 +226,7 @@ class AdversarialNoise(Defence):
 class Filtering(Defence):
     """Serves pictures blurred by a Gaussian filter with a standard deviation of `strength` pixels."""
 
-    strength: float = 0.8
+    strength: float = 0.45
 
     def samples(self, x: Tensor, rng: Random = None) -> Tensor:
         size = 2 * math.ceil(3.0 * self.strength) + 1
@@ -241,7 +241,7 @@ class Compression(Defence):
         ValueError: a quality that pillow does not know, or pictures that have neither one nor three channels.
     """
 
-    quality: int = 20
+    quality: int = 15
 
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 95:
