@@ -21,10 +21,11 @@ from torch import Tensor
 
 from devil_lib import cells, checkpoints, data, zoo
 from devil_lib.metrics import FeatureStatistics, feature_statistics, frechet_distance
-from devil_lib.models import Discriminator, Generator
+from devil_lib.models import Discriminator, Encoder, Generator
 from devil_lib.neighbours import extraction, serving, subsampling
 from devil_lib.neighbours.extraction import SAMPLES, ImitateSettings, Pair
 from devil_lib.neighbours.serving import Defence, Server
+from devil_lib.training import TrainSettings
 
 TARGET, PARTNER, DATA = "course-dcgan-mnist", "discriminator-mnist", "mnist"
 OTHER = "fashion-mnist"  # the domain that a stolen generator is taken to
@@ -108,23 +109,26 @@ THIEVES: dict[str, Thief] = {
     "black box, art-dcgan": Thief("black box", 5000, architecture="art-dcgan"),
     "control, 500 real": Thief("control", real=500),
     "partial black box, all": Thief("partial black box", 5000, real=500),
-    "white box, chain": Thief("white box", 20_000, real=4000, choice="chain"),
-    "white box, rejection": Thief("white box", 20_000, real=4000, choice="rejection"),
+    "white box, chain": Thief("white box", 20_000, real=10_000, choice="chain"),
+    "white box, rejection": Thief("white box", 20_000, real=10_000, choice="rejection"),
     "partial black box, rejection": Thief("partial black box", 20_000, real=500, choice="rejection"),
     "transfer, stolen": Thief("transfer", 5000, real=200, stolen=True),
     "transfer, from nothing": Thief("transfer", real=200),
     "latents, 200 queries": Thief("latents", 200),
     "black box, course-vae": Thief("black box", 5000, architecture="course-vae"),
 }
-# Checks of what a sampler keeps, before any thief: the discriminator, and the freedom of its refitted last layer.
-CHECKS: dict[str, float | None] = {
-    "final discriminator": None,
-    "refitted, C = 1e-6": 1e-6,
-    "refitted, C = 1e-5": 1e-5,
-    "refitted, C = 1e-4": 1e-4,
-    "refitted, C = 1e-3": 1e-3,
+_FIRST = 10  # of these are compared with each other in both lessons
+# Checks of what a sampler keeps, before any thief: how many real samples he has, and the freedom of the discriminator's refitted last
+# layer; None leaves the discriminator as the target's training ended with it.
+CHECKS: dict[str, tuple[int, float | None]] = {
+    "final discriminator": (10_000, None),
+    "refitted, 10,000 real": (10_000, 1e-5),
+    "refitted, 3,000 real": (3000, 1e-5),
+    "refitted, 10,000 real, freer": (10_000, 1e-3),
 }
-FREEDOM = 1e-5
+JUDGE = "refitted, 10,000 real"  # the one that the thieves take
+FREEDOM = CHECKS[JUDGE][1]
+FITTED = 0.7  # share of a thief's real samples that the layer is fitted to; the rest calibrate it
 CHAIN = 4  # proposals of a chain: a quarter of the served samples is kept
 PERCENTILE = 80.0
 
@@ -163,17 +167,16 @@ class Cell:
             *(zoo.card(name)["sha256"] for name in (TARGET, f"classifier-{DATA}")),
         ]
         if self.part == "check":
-            parts += [CHECKS[self.kind], CHAIN, PERCENTILE, zoo.card(PARTNER)["sha256"]]
+            parts += [CHECKS[self.kind], FITTED, CHAIN, PERCENTILE, zoo.card(PARTNER)["sha256"]]
         if self.part == "thief":
             about = THIEVES[self.kind]
-            settings = extraction.settings_for(extraction.thief(about.architecture)[1], STEPS)
-            parts += [asdict(about), {name: value for name, value in asdict(settings).items() if name != "device"}]
+            parts += [asdict(about), _spelt(extraction.settings_for(_partner(about.architecture), STEPS))]
             if about.defence != "nothing":
                 parts += [STRENGTHS[about.defence][1]]
             if about.defence == "adversarial noise" or about.scenario == "white box":
                 parts += [zoo.card(PARTNER)["sha256"]]
             if about.choice != "all":
-                parts += [FREEDOM, CHAIN, PERCENTILE]
+                parts += [FREEDOM, FITTED, CHAIN, PERCENTILE]
             if about.scenario == "latents":
                 parts += [asdict(ImitateSettings(STEPS))]
             if about.scenario == "transfer":
@@ -183,13 +186,25 @@ class Cell:
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:12]
 
 
+@functools.cache
+def _partner(architecture: str) -> Discriminator | Encoder:
+    return extraction.thief(architecture)[1]
+
+
+def _spelt(settings: TrainSettings) -> dict[str, Any]:
+    """Settings as plain values, without the device, which changes no figure."""
+    return {name: value for name, value in asdict(settings).items() if name != "device"}
+
+
 def all_cells() -> list[Cell]:
-    """Every cell in the order in which they are measured: what takes seconds first, then thief by thief over all seeds."""
-    short = [Cell("floor", kind, seed) for kind in FLOORS for seed in SEEDS]
-    short += [Cell("served", "nothing", seed, 0.0) for seed in SEEDS]
+    """Every cell in the order in which they are measured: floors, the thieves that all others are compared with, what takes seconds,
+    and the other thieves, each over all seeds."""
+    thieves = [Cell("thief", kind, seed) for kind in THIEVES for seed in SEEDS]
+    short = [Cell("served", "nothing", seed, 0.0) for seed in SEEDS]
     short += [Cell("served", name, 0, strength) for name, all_of in STRENGTHS.items() for strength in all_of]
     short += [Cell("check", kind, seed) for kind in CHECKS for seed in SEEDS]
-    return [*short, *(Cell("thief", kind, seed) for kind in THIEVES for seed in SEEDS)]
+    floors = [Cell("floor", kind, seed) for kind in FLOORS for seed in SEEDS]
+    return [*floors, *thieves[: _FIRST * len(SEEDS)], *short, *thieves[_FIRST * len(SEEDS) :]]
 
 
 # --- What all of them need -------------------------------------------------------------------------------------------------------
@@ -252,12 +267,11 @@ def chosen(
 ) -> Tensor:
     """Places of the served samples that a sampler keeps.
 
-    A thief's real samples are halved: with the first half, and as many served, the last layer is refitted (freedom; None leaves the
-    discriminator as it is), with the second half it is calibrated, and chains start from there too. What the discriminator was fitted
-    and calibrated on may be kept as well: it is the thief's, and he has paid for it.
+    A thief's real samples are parted: with the first `FITTED` of them, and as many served, the last layer is refitted (freedom; None
+    leaves the discriminator as it is), with the rest it is calibrated, and chains start from there too. Of the served, those that it was
+    fitted and calibrated with may be kept like any other.
     """
-    fit, rest = real[: len(real) // 2], real[len(real) // 2 :]
-    rest = rest[: len(fit)]
+    fit, rest = real.tensor_split([round(FITTED * len(real))])
     judge = (
         discriminator if freedom is None else subsampling.refitted(discriminator, fit, served[: len(fit)], freedom)
     )
@@ -273,10 +287,10 @@ def chosen(
 
 def check(kind: str, seed: int) -> cells.Figures:
     """What two samplers keep of 20,000 served samples, against as many at random: Fréchet distances to the real data."""
-    served = _server(seed).serve(20_000)
+    (real, freedom), served = CHECKS[kind], _server(seed).serve(20_000)
     figures: cells.Figures = {}
     for choice in ("chain", "rejection"):
-        kept = chosen(zoo.load(PARTNER), served, real_samples(4000, seed), choice, CHECKS[kind], seed)
+        kept = chosen(zoo.load(PARTNER), served, real_samples(real, seed), choice, freedom, seed)
         figures |= {
             f"{choice}_kept": len(kept),
             f"{choice}_fd_to_real": _frechet(served[kept]),
@@ -363,3 +377,50 @@ def seconds(cell: Cell) -> float:
 
 
 TABLE = cells.Table("extraction", all_cells, measure, seconds, "make neighbours")
+
+
+# --- Reading it -----------------------------------------------------------------------------------------------------------------------
+
+FEWEST = 5  # seeds that a claim takes
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over the seeds that are measured: its values, and its interval where there are `FEWEST` of them or more."""
+
+    values: tuple[float, ...]
+
+    @property
+    def interval(self) -> extraction.Interval | None:
+        return extraction.interval(self.values) if len(self.values) >= FEWEST else None
+
+    @property
+    def mean(self) -> float:
+        """NaN where nothing is measured."""
+        return sum(self.values) / len(self.values) if self.values else float("nan")
+
+    def __str__(self) -> str:
+        if self.interval is not None:
+            return str(self.interval)
+        return f"{self.mean:.3g} ({len(self.values)} seeds: no claim)" if self.values else "not measured"
+
+
+def spread(kind: str, figure: str = "fd_to_target", part: str = "thief", strength: float | None = None) -> Spread:
+    """One figure of the published table over its seeds, such as "fd_to_real" of a thief.
+
+    Raises:
+        ValueError: a kind that the table does not have. FileNotFoundError: nothing was published.
+    """
+    mine = [cell for cell in all_cells() if (cell.part, cell.kind) == (part, kind)]
+    if not mine:
+        raise ValueError(f"the table has no {part} {kind!r}")
+    stored = TABLE.published()
+    mine = [cell for cell in mine if cell in stored and strength in (None, cell.strength)]
+    return Spread(tuple(stored[cell][figure] for cell in mine))
+
+
+def gap(lower: Spread, higher: Spread) -> float | None:
+    """How far the interval of `higher` lies above that of `lower`: what is above 0 may be claimed. None with too few seeds."""
+    if lower.interval is None or higher.interval is None:
+        return None
+    return higher.interval.low - lower.interval.high
