@@ -284,10 +284,13 @@ def test_latents_make_theft_a_regression():
     learnt = extraction.imitate(
         z, open_one.serve(latents=z), student, extraction.ImitateSettings(steps=60, batch_size=32)
     )
-    fresh = target.latent.sample(200, rng(2))
-    wanted = target.generate(fresh)
-    error, chance = ((model - wanted).square().mean().item() for model in (learnt.generate(fresh), wanted.flip(0)))
-    assert error < 0.6 * chance, "on latents that it never saw it answers as the target does"
+    assert extraction.answers_apart(learnt, target, 200) < 0.6, (
+        "on latents that it never saw it answers as the target does"
+    )
+    assert extraction.answers_apart(target, target, 200) == 0.0
+    assert extraction.answers_apart(models.course_dcgan(seed=9), target, 200) > 0.6
+    with pytest.raises(ValueError, match="reads 6 latents"):
+        extraction.answers_apart(models.course_dcgan(latent_dim=6), target)
     assert not torch.equal(next(student.parameters()), next(learnt.parameters()))
 
 

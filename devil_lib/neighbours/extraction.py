@@ -56,6 +56,21 @@ def judged(
     return Theft(frechet_distance(found, target), frechet_distance(found, real))
 
 
+def answers_apart(thief: Generator, target: Generator, n: int = 1000, seed: int = 0) -> float:
+    """E || S(Z) - G(Z) ||^2 / E || G(Z') - G(Z) ||^2 on n prior latents, Z' another draw: 0 for a thief who answers every latent as the
+    target does, about 1 for one whose latents mean something else. What no Fréchet distance sees.
+
+    Raises:
+        ValueError: generators of different latents.
+    """
+    if thief.latent.dim != target.latent.dim:
+        raise ValueError(f"the thief reads {thief.latent.dim} latents and the target {target.latent.dim}")
+    z = target.latent.sample(n, torch.Generator().manual_seed(seed))
+    wanted = target.generate(z)
+    made, chance = ((x - wanted).square().mean().item() for x in (thief.generate(z), wanted.roll(1, 0)))
+    return made / chance
+
+
 @dataclass(frozen=True)
 class Interval:
     """The mean of n independent figures and the 95 % confidence interval of that mean, by Student's t."""
@@ -152,7 +167,9 @@ def imitate(
     """A copy of `student` trained to answer latents (n, dim) as the target answered them, samples (n, *sample_shape).
 
     A service that accepts latents turns theft into regression: min E || S(z) - G(z) ||^2, taken before the tanh, where a wrong pixel
-    that is saturated still has a slope. No discriminator, no game, and every answer says what is wrong in every pixel.
+    that is saturated still has a slope. No discriminator, no game, and every answer says what is wrong in every pixel. Where the
+    student is unsure it draws the mean of what could be there, which is nearer in every pixel and blurred: see `answers_apart`, and
+    compare the Fréchet distance.
 
     Raises:
         ValueError: latents and samples of different numbers, or of shapes that the student does not have.

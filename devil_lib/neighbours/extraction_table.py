@@ -114,7 +114,7 @@ THIEVES: dict[str, Thief] = {
     "partial black box, rejection": Thief("partial black box", 20_000, real=500, choice="rejection"),
     "transfer, stolen": Thief("transfer", 5000, real=200, stolen=True),
     "transfer, from nothing": Thief("transfer", real=200),
-    "latents, 200 queries": Thief("latents", 200),
+    "latents, 20,000 queries": Thief("latents", 20_000),
     "black box, course-vae": Thief("black box", 5000, architecture="course-vae"),
 }
 _FIRST = 10  # of these are compared with each other in both lessons
@@ -320,7 +320,8 @@ def thief(kind: str, seed: int, base: Pair | None = None) -> tuple[cells.Figures
         z = target().latent.sample(about.queries, torch.Generator().manual_seed(50_000 + seed))
         answers = _server(seed, latents=True).serve(latents=z)
         got = extraction.imitate(z, answers, fresh[0], ImitateSettings(STEPS, seed=seed))
-        return _judged(got, about, seed, time.process_time() - started), None
+        figures = _judged(got, about, seed, time.process_time() - started)
+        return {**figures, "apart": extraction.answers_apart(got, target(), seed=60_000 + seed)}, None
     if about.scenario == "transfer":
         garments = real_samples(about.real, seed, OTHER)
         settings = extraction.settings_for(fresh[1], MOVED, seed)
