@@ -44,7 +44,7 @@ def _directions() -> Tensor:
 
 
 # By name, the least, the middle and the greatest strength. A thief is set on the middle one, at which what is served is about as far
-# from the real data for each of them (a Fréchet distance of 25 to 40, where the target's is below 8), so that they can be compared.
+# from the real data for each of them (a Fréchet distance of 15 to 40, where the target's is below 8), so that they can be compared.
 STRENGTHS: dict[str, tuple[float, float, float]] = {
     "linear interpolation": (2, 10, 50),
     "semantic interpolation": (2, 10, 50),
