@@ -315,23 +315,21 @@ def test_thieves_are_told_what_is_wrong():
         extraction.imitate(torch.zeros(3, 100), torch.zeros(2, 1, 28, 28), models.course_dcgan())
 
 
-def test_intervals_are_students():
-    values = [4.0, 6.0, 5.0, 7.0, 3.0]
-    found = extraction.interval(values)
-    reach = (
-        2.7764451 * np.std(values, ddof=1) / math.sqrt(5)
-    )  # the 97.5 % point of Student's t with 4 degrees of freedom
-    assert (found.mean, found.low, found.high, found.n) == (
-        5.0,
-        pytest.approx(5 - reach),
-        pytest.approx(5 + reach),
-        5,
-    )
-    assert not found.apart_from(extraction.interval([10.0, 11.0])), "two seeds leave a wide interval"
-    higher = extraction.interval([10.0, 11.0, 10.5, 10.2])
+def test_an_interval_encloses_the_median_and_leaves_out_one_failure_at_each_end():
+    found = extraction.interval([40.0, 41.0, 39.0, 38.0, 42.0, 43.0, 37.0, 36.0, 500.0])
+    assert (found.median, found.low, found.high, found.n) == (40.0, 37.0, 43.0, 9)
+    assert extraction.interval([3.0, 1.0, 2.0, 6.0, 5.0, 4.0]).low == 1.0, "six seeds need all of them"
+    higher = extraction.interval([50.0 + i for i in range(9)])
     assert found.apart_from(higher) and higher.apart_from(found)
-    with pytest.raises(ValueError, match="no interval"):
-        extraction.interval([1.0])
+    assert not found.apart_from(extraction.interval([43.0 + i for i in range(-1, 8)]))
+    with pytest.raises(ValueError, match="measure six seeds"):
+        extraction.interval([1.0] * 5)
+
+
+def test_an_interval_holds_the_true_median_as_often_as_it_says():
+    draws = np.random.default_rng(0).standard_cauchy((2000, 9))  # a law without a mean
+    hit = [extraction.interval(row) for row in draws]
+    assert np.mean([one.low <= 0.0 <= one.high for one in hit]) == pytest.approx(0.961, abs=0.015)
 
 
 # --- The table --------------------------------------------------------------------------------------------------------------------
@@ -345,7 +343,7 @@ def test_every_cell_is_there_once_and_after_what_it_builds_on():
     assert all(place[cell.base] < place[cell] for cell in based)
     assert {cell.base.kind for cell in based} == {table.BLACK_BOX}
     assert {cell.kind for cell in wanted if cell.part == "thief"} == set(table.THIEVES)
-    assert all(sum(cell.kind == kind for cell in wanted if cell.part == "thief") >= 5 for kind in table.THIEVES)
+    assert all(sum(cell.kind == kind for cell in wanted if cell.part == "thief") == 9 for kind in table.THIEVES)
     assert all(table.seconds(cell) > 0 for cell in wanted)
 
 
@@ -383,14 +381,11 @@ def test_a_pair_travels_as_bytes():
 
 
 def test_too_few_seeds_make_no_claim():
-    few, low, high = (
-        table.Spread((1.0, 2.0)),
-        table.Spread((1.0, 1.1, 1.2, 1.0, 1.1)),
-        table.Spread((3.0, 3.1, 3.2, 3.0, 3.1)),
-    )
+    few = table.Spread((1.0, 2.0))
+    low, high = (table.Spread(tuple(start + 0.1 * i for i in range(9))) for start in (1.0, 3.0))
     assert few.interval is None and "no claim" in str(few) and str(table.Spread(())) == "not measured"
     assert table.gap(few, high) is None
-    assert 1.5 < table.gap(low, high) < 2.0 and table.gap(high, low) < 0
+    assert table.gap(low, high) == pytest.approx(3.1 - 1.7) and table.gap(high, low) < 0
     with pytest.raises(ValueError, match="has no thief 'magic'"):
         table.spread("magic")
 

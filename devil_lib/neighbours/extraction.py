@@ -13,13 +13,12 @@ Lower is better for the thief, both.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import median
 
 import torch
-from scipy.stats import t as student_t
+from scipy.stats import binom
 from torch import Tensor
 
 from devil_lib import models, vae
@@ -73,15 +72,19 @@ def answers_apart(thief: Generator, target: Generator, n: int = 1000, seed: int 
 
 @dataclass(frozen=True)
 class Interval:
-    """The mean of n independent figures and the 95 % confidence interval of that mean, by Student's t."""
+    """The median of n independent figures and an interval that holds the true median with a probability of 95 % or more.
 
-    mean: float
+    Of trainings that fail now and then no law is known, and one failure would drag a mean and blow up its spread. The k-th lowest and
+    the k-th highest figure enclose the median of any law with probability 1 - 2 P(Binomial(n, 1/2) < k).
+    """
+
+    median: float
     low: float
     high: float
     n: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.3g} ({self.low:.3g} to {self.high:.3g}, {self.n} seeds)"
+        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g}, {self.n} seeds)"
 
     def apart_from(self, other: Interval) -> bool:
         """Whether the two intervals do not overlap, which is what a claim about two thieves takes."""
@@ -89,16 +92,17 @@ class Interval:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """The interval of one figure over seeds.
+    """The interval of one figure over seeds; with nine of them it leaves out the lowest and the highest.
 
     Raises:
-        ValueError: fewer than two values, which have no spread.
+        ValueError: fewer than six values, which enclose their median with less than 95 %.
     """
-    values = list(values)
-    if len(values) < 2:
-        raise ValueError(f"{len(values)} values have no interval: measure more seeds")
-    reach = float(student_t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-    return Interval(fmean(values), fmean(values) - reach, fmean(values) + reach, len(values))
+    ordered = sorted(values)
+    n = len(ordered)
+    if n < 6:
+        raise ValueError(f"{n} values do not enclose their median with 95 %: measure six seeds or more")
+    k = max(k for k in range(1, n) if 2.0 * binom.cdf(k - 1, n, 0.5) <= 0.05)
+    return Interval(median(ordered), ordered[k - 1], ordered[n - k], n)
 
 
 # --- Thieves ---------------------------------------------------------------------------------------------------------------------
