@@ -130,10 +130,10 @@ class Inversion:
     """
 
     images: int = 20
-    target_images: int = 30
+    target_images: int = 40
     second: str = "trimmed"
     weight: float = 1.0
-    share: float = 0.1
+    share: float = 0.05
     clamp: float = 3.0
     steps: int = 60
     first_step: float = 0.1
