@@ -29,7 +29,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
 
-from devil_lib.classifiers import FEATURES, photo_classifier
+from devil_lib.classifiers import FEATURES
 from devil_lib.models import Classifier, seeded
 from devil_lib.training import train_classifier
 
@@ -89,20 +89,14 @@ def train(
     seed: int = 0,
     on_progress: Callable[[int, float], None] | None = None,
 ) -> Classifier:
-    """A classifier trained from scratch on samples (n, channels, size, size) in [-1, 1] with labels (n,), in evaluation mode.
-
-    Grey images get a `strided_classifier`, colour photographs the `photo_classifier`, whose means over places suit them.
+    """A `strided_classifier` trained from scratch on samples (n, channels, size, size) in [-1, 1] with labels (n,), in evaluation mode.
 
     Raises:
         ValueError: samples that are no square images, or labels of another number.
     """
     if samples.ndim != 4 or samples.shape[2] != samples.shape[3]:
         raise ValueError(f"samples must be square images (n, channels, size, size), got {tuple(samples.shape)}")
-    channels, size = samples.shape[1], samples.shape[2]
-    if channels == 3:
-        start = photo_classifier(classes, size, settings.width, seed)
-    else:
-        start = strided_classifier(channels, classes, size, settings.width, seed)
+    start = strided_classifier(samples.shape[1], classes, samples.shape[2], settings.width, seed)
     return train_classifier(
         start, samples, labels, settings.epochs, settings.batch, settings.learning_rate, shift=0, seed=seed,
         on_progress=on_progress,
