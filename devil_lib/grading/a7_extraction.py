@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, logit
-from scipy.stats import norm
-from scipy.stats import t as student_t
+from scipy.special import expit, logit, ndtri, stdtrit
 
 from devil_lib.grading.exercise import (
     Answers,
@@ -223,7 +221,7 @@ class _Runs:
 
 
 def _half_width(error: float, freedom: float, level: float) -> float:
-    return float(student_t.ppf(0.5 + 0.5 * level, freedom)) * error
+    return float(stdtrit(freedom, 0.5 + 0.5 * level)) * error
 
 
 def _of_means(a: np.ndarray, b: np.ndarray, level: float, ddof: int = 1) -> tuple[float, float]:
@@ -274,7 +272,7 @@ def _interval_values(case: _Runs, variant: Variant) -> tuple[tuple[float, float]
         else "the runs of the two thieves are independent, and the interval pairs them": otherwise(a, b, level),
         "the sign is turned round: the first thief's mean less the second's is asked for": (-high, -low),
         "the quantile is that of the normal law: with so few runs it is Student's": about(
-            float(norm.ppf(0.5 + 0.5 * level)) * error
+            float(ndtri(0.5 + 0.5 * level)) * error
         ),
         "the quantile leaves the whole of the rest on one side: the interval has two": made(a, b, 2.0 * level - 1.0),
         "the spread is divided by n: of a sample it is divided by n - 1": made(a, b, level, ddof=0),
@@ -325,7 +323,7 @@ def _run_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Runs]:
         half = 0.5 * (high - low)
         all_of_them = [(low, high), *(each for each in wrong.values() if all(map(math.isfinite, each)))]
         return all(
-            not _near(each, other, 10.0 * half) for i, each in enumerate(all_of_them) for other in all_of_them[:i]
+            not _near(each, other, 4.0 * half) for i, each in enumerate(all_of_them) for other in all_of_them[:i]
         )
 
     def lies(low_sign: int, high_sign: int) -> Callable[[_Runs], bool]:
@@ -343,13 +341,15 @@ def _run_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Runs]:
         # A claim if repeats were runs, or if the means alone decided.
         return lies(-1, 1)(case) and repeats[1] < 0.0
 
-    sizes = int(rng.integers(6, 8)), int(rng.integers(9, 13))
+    def sizes() -> tuple[int, int]:
+        return int(rng.integers(6, 9)), int(rng.integers(9, 13))
+
     more = float({0.9: 1.0, 0.95: 1.0, 0.99: 1.6}[level])
     return {
-        "plain": redraw(lambda: draw(-float(rng.uniform(4.0, 16.0)), sizes), told),
-        "lower": redraw(lambda: draw(-22.0 * more, sizes), lies(-1, -1)),
-        "higher": redraw(lambda: draw(22.0 * more, sizes), lies(1, 1)),
-        "unclear": redraw(lambda: draw(-float(rng.uniform(3.0, 9.0)), sizes), unclear),
+        "plain": redraw(lambda: draw(-float(rng.uniform(4.0, 16.0)), sizes()), told),
+        "lower": redraw(lambda: draw(-22.0 * more, sizes()), lies(-1, -1)),
+        "higher": redraw(lambda: draw(22.0 * more, sizes()), lies(1, 1)),
+        "unclear": redraw(lambda: draw(-float(rng.uniform(3.0, 9.0)), sizes()), unclear),
         # Far apart, with more repeats than runs are asked for.
         "few": draw(-60.0, (_LEAST - 1, _LEAST + 4), repeats=8),
         "very few": draw(60.0, (2, 2), repeats=12),
@@ -748,7 +748,7 @@ def _gap_values(case: _Stated, variant: Variant) -> tuple[float, dict[str, float
     return gap(count, stated, real), wrong
 
 
-_AT_THE_EDGES = ("a probability on an edge", "a probability of 1")
+_AT_THE_EDGES = ("a probability on an edge", "a probability of 1", "bins without a sample")
 
 
 def _stated(rng: np.random.Generator, edges: bool) -> _Stated:
@@ -763,7 +763,9 @@ def _stated(rng: np.random.Generator, edges: bool) -> _Stated:
         probability = np.where(np.arange(n) % 3 == 0, borders[filled][rng.integers(0, bins - 2, n)], inside)
         probability[rng.choice(n, n // 8, replace=False)] = 1.0
     else:
-        low, high = borders[np.arange(n) % bins], borders[np.arange(n) % bins + 1]
+        weight = rng.permutation(np.arange(1.0, bins + 1.0))
+        place = np.concatenate([np.arange(bins), rng.choice(bins, n - bins, p=weight / weight.sum())])
+        low, high = borders[place], borders[place + 1]
         probability = low + (high - low) * rng.beta(0.8, 2.0, n).clip(0.02, 0.98)
     true = expit(0.4 * logit(probability.clip(0.01, 0.99)) + rng.choice([-0.5, 0.5]))
     order = np.argsort(true + 0.5 * rng.uniform(-1.0, 1.0, n))
@@ -981,7 +983,7 @@ def _excess_values(
         return float(low), float(high)
 
     low, high = ends(excess)
-    half = float(norm.ppf(1.0 - tail) * excess.std() / math.sqrt(len(excess)))
+    half = float(ndtri(1.0 - tail) * excess.std() / math.sqrt(len(excess)))
     by_run = [each[case.resamples] for each in case.arrays]
     run_by_run = _excess((by_run[0] / by_run[2]).mean(1) - 1.0, (by_run[1] / by_run[3]).mean(1) - 1.0, score)
     other = "ratio" if score == "difference" else "difference"
