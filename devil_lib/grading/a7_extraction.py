@@ -552,9 +552,9 @@ def _chain_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Chain
 
     def edges() -> _Chains:
         m, k = int(rng.integers(24, 30)), 4
-        values = np.array([0.0, 1.0, 0.3, 0.6])
-        start = np.where(np.arange(m) % 2, 0.0, values[rng.integers(0, 4, m)])
-        return _Chains(start, values[rng.integers(0, 4, (m, k))], np.round(rng.uniform(0.01, 0.99, (m, k)), 4))
+        # From 0 every first proposal is accepted; one value between, so that no ratio but the limits decides.
+        values, start = np.array([0.0, 1.0, 0.5]), np.zeros(m)
+        return _Chains(start, values[rng.integers(0, 3, (m, k))], np.round(rng.uniform(0.01, 0.99, (m, k)), 4))
 
     def unmoved() -> _Chains:
         m, k = int(rng.integers(6, 10)), int(rng.integers(3, 6))
@@ -792,7 +792,9 @@ def _calibration_cases(variant: Variant, rng: np.random.Generator) -> dict[str, 
     def told(case: _Stated, at_edges: bool) -> bool:
         wanted, wrong = _gap_values(case, variant)
         seen = {symptom: value for symptom, value in wrong.items() if symptom.startswith(_AT_THE_EDGES) == at_edges}
-        return _all_differ([wanted, *seen.values()], relative=0.02)
+        return _all_differ([wanted, *seen.values()], relative=0.02) and tells_apart(
+            wanted, unlike(wanted, wrong), relative=0.02
+        )
 
     return {
         "filled": redraw(lambda: _stated(rng, edges=False), lambda case: told(case, False)),
