@@ -793,7 +793,7 @@ def _calibration_cases(variant: Variant, rng: np.random.Generator) -> dict[str, 
         wanted, wrong = _gap_values(case, variant)
         seen = {symptom: value for symptom, value in wrong.items() if symptom.startswith(_AT_THE_EDGES) == at_edges}
         return _all_differ([wanted, *seen.values()], relative=0.02) and tells_apart(
-            wanted, unlike(wanted, wrong), relative=0.02
+            wanted, (wrong if at_edges else seen).values(), relative=0.02
         )
 
     return {
