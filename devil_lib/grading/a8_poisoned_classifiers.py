@@ -351,7 +351,7 @@ def _stored_wrong(case: _Addition, variant: Variant) -> dict[str, np.ndarray]:
         "values go beyond white": np.maximum(rounded, 0),
         "values wrap around: what goes beyond white comes back as black": rounded % 256,
         "the pattern is taken off, and it is to be added": np.round(case.images - case.pattern).clip(0, 255),
-        "the pattern is not added": case.images,
+        "nothing is changed: is the pattern added, in the units that it is given in?": case.images,
         "the pattern is taken in other units than it is given in": np.round(case.images + units * case.pattern).clip(
             0, 255
         ),
@@ -776,7 +776,8 @@ def _shows_norms(kind: str, case: _Norms, variant: Variant) -> bool:
         return False
     if kind == "decoy":
         greatest = int(np.nanmean(case.r, axis=0).argmax()), int(np.nanmean(case.r, axis=1).argmax())
-        return greatest[0] != target and greatest[1] != source
+        # Nor is it the source, so that the two are not taken for exchanged.
+        return greatest[0] not in (target, source) and greatest[1] != source
     wrong = _wrong_p(case, variant)
     values = [value for symptom, value in wrong.items() if kind == "clean" or "added up" not in symptom]
     return all(tells_apart(right, values, relative=4 * _P_VALUE) for right in wanted)
