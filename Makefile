@@ -49,7 +49,7 @@ bench: $(STAMP) ## measure attacks, inspections and sanitizers on many generator
 matrix: $(STAMP) ## measure five generators x attacks x inspections x sanitizers (hours; goes on where it stopped; SCHEDULER=address)
 	@$(VPY) -m devil_lib.matrix $(ARGS)
 
-neighbours: $(STAMP) ## measure the tables of lessons 50 to 53 (hours; goes on where it stopped; SCHEDULER=address)
+neighbours: $(STAMP) ## measure thieves of a GAN and poisoned training sets (hours; goes on where it stopped; SCHEDULER=address)
 	@$(VPY) -m devil_lib.neighbours $(ARGS)
 
 sweep: $(STAMP) ## run the lessons over several seeds and store the spread of their claims

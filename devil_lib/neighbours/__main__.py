@@ -1,6 +1,6 @@
 """Measure the tables of the neighbouring attacks and defences: `python -m devil_lib.neighbours` (`make neighbours`).
 
-Lessons 50 to 53 draw what it writes to `devil_lib/results`. Resumable, with the time left; `--only` takes some of the tables.
+They are written to `devil_lib/results`. Resumable, with the time left; `--only` takes some of the tables.
 """
 
 from __future__ import annotations
