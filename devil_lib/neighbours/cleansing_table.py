@@ -1,4 +1,4 @@
-"""What cleansing does to poisoned and to clean training sets: the table that lesson 53 draws.
+"""What cleansing does to poisoned and to clean training sets.
 
 `python -m devil_lib.neighbours --only cleansing` (`make neighbours`) measures what is missing. Every set of a seed is drawn from the
 same images, poisoned or not, so that the clean set's classifier says what an attack's success has to be compared with.

@@ -1,4 +1,4 @@
-"""The table of lessons 50 and 51: thieves of one target, each over nine seeds, with floors, controls and defences.
+"""The table of thieves of one target, each over nine seeds, with floors, controls and defences.
 
 The target is the course's shipped DCGAN of handwritten digits. Each seed draws other queries, other real samples and another
 untrained thief; what is stated in a lesson is the median over seeds with its interval, which one failed training cannot move. All Fréchet distances are between `SAMPLES` samples
