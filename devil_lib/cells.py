@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import dask
 import torch
 from distributed import Client, Future, LocalCluster, as_completed
 
@@ -278,7 +279,9 @@ def _client(scheduler: str | None, workers: int) -> Iterator[Client]:
         return
     # In a folder of its own, since nothing of it is needed after; the page on which dask shows its work goes to any free port, for
     # the usual one may be taken by another run.
+    # On a machine that others use as well, a worker may be silent for minutes and be none the worse for it.
     with (
+        dask.config.set({"distributed.comm.timeouts.connect": "120s", "distributed.comm.timeouts.tcp": "600s"}),
         tempfile.TemporaryDirectory() as scratch,
         LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", local_directory=scratch
