@@ -21,7 +21,7 @@ from devil_lib.models import Generator
 from devil_lib.neighbours.poisoning import LEVELS, STEP, Additive, PoisonedSet
 from devil_lib.training import VaeSettings, train_vae
 
-_VAE = VaeSettings(steps=800, device="cpu")
+_VAE = VaeSettings(steps=500, device="cpu")
 _RED = RetrainSettings(steps=1500, fidelity_weight=1.0)
 
 
