@@ -1,4 +1,4 @@
-"""What MESA does to classifiers with many different triggers: the table that lesson 52 draws.
+"""What MESA does to classifiers with many different triggers.
 
 `python -m devil_lib.neighbours --only trigger_distribution` (`make neighbours`) measures what is missing. Of each trigger: a victim,
 fine-tuned from a clean classifier as in the paper; then the defence, with all that it is compared with; of some the search for the target
@@ -64,6 +64,10 @@ def load(name: str) -> Dataset:
     return data.load(grey) if grey == name else coloured(data.load(grey))
 
 
+_CLEAN, _BACKDOOR = Implant(epochs=20, learning_rate=3e-3), Implant(epochs=15, learning_rate=2e-3)
+_APPROXIMATION, _SEARCH = Approximation(steps=300), Approximation(steps=150)
+
+
 @dataclass(frozen=True)
 class Setting:
     """What is spent on a data set.
@@ -77,10 +81,10 @@ class Setting:
     held: int = 200
     tested: int = 197
     width: int = 12
-    clean: Implant = Implant(epochs=20, learning_rate=3e-3)
-    backdoor: Implant = Implant(epochs=15, learning_rate=2e-3)
-    approximation: Approximation = Approximation(steps=300)
-    search: Approximation = Approximation(steps=150)
+    clean: Implant = _CLEAN
+    backdoor: Implant = _BACKDOOR
+    approximation: Approximation = _APPROXIMATION
+    search: Approximation = _SEARCH
     reversals: int = 3
     reversal_steps: int = 100
     samples: int = 40
