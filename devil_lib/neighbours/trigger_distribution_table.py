@@ -1,7 +1,8 @@
 """What MESA does to classifiers with many different triggers: the table that lesson 52 draws.
 
 `python -m devil_lib.neighbours --only trigger_distribution` (`make neighbours`) measures what is missing. Of each trigger: a victim,
-fine-tuned from a clean classifier as in the paper; then the defence, with all that it is compared with; of some the search for the target
+trained from scratch (the paper fine-tunes; in our trials a fine-tuned one of this size took the trigger in a quarter of the images);
+then the defence, with all that it is compared with; of some the search for the target
 class. A victim in which the trigger did not embed is measured and listed, and left out of the averages.
 """
 
@@ -69,18 +70,17 @@ class Setting:
     """What is spent on a data set.
 
     trained: training images. held: of the test images so many are the defender's, and as many as `tested` of the rest measure (the
-    paper splits 8,000 to 2,000). clean, backdoor: trainings; the second starts from the first's result. reversals: reversed triggers
-    of different seeds.
+    paper splits 8,000 to 2,000). training: of the clean classifier and of the victim alike. reversals: reversed triggers of
+    different seeds.
     """
 
     trained: int = 1400
     held: int = 200
     tested: int = 197
     width: int = 12
-    clean: Implant = Implant(epochs=20, learning_rate=3e-3)
-    backdoor: Implant = Implant(epochs=15, learning_rate=2e-3)
-    approximation: Approximation = Approximation(steps=300)
-    search: Approximation = Approximation(steps=150)
+    training: Implant = field(default_factory=lambda: Implant(epochs=30, learning_rate=3e-3))
+    approximation: Approximation = field(default_factory=lambda: Approximation(steps=300))
+    search: Approximation = field(default_factory=lambda: Approximation(steps=150))
     reversals: int = 3
     reversal_steps: int = 100
     samples: int = 40
@@ -88,10 +88,8 @@ class Setting:
 
 SETTINGS = {
     "digits": Setting(),
-    "coloured-digits": Setting(backdoor=Implant(epochs=25, learning_rate=2e-3)),
-    "mnist": Setting(
-        4000, 1000, 1000, clean=Implant(epochs=8, learning_rate=3e-3), backdoor=Implant(epochs=6, learning_rate=2e-3)
-    ),
+    "coloured-digits": Setting(),
+    "mnist": Setting(4000, 1000, 1000, training=Implant(epochs=12, learning_rate=3e-3)),
 }
 RETRAININGS = {"strong": STRONG, "weak": WEAK}
 CLASSES = 10
@@ -165,8 +163,8 @@ class Cell:
     @property
     def key(self) -> str:
         about = asdict(self.setting)
-        later = {"clean": ("backdoor", "approximation", "search", "reversals", "reversal_steps", "samples")}
-        later["victim"] = later["clean"][1:]
+        later = {"clean": ("approximation", "search", "reversals", "reversal_steps", "samples")}
+        later["victim"] = later["clean"]
         later["defence"], later["search"] = ("search",), ("approximation", "reversals", "reversal_steps", "samples")
         for unused in later[self.stage]:
             about.pop(unused)
@@ -210,7 +208,8 @@ def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figu
     started = time.process_time()
     if cell.stage == "clean":
         channels = parts.train[0].shape[1]
-        clean = mesa.implant(course_classifier(channels, width=setting.width), *parts.train, None, 0, setting.clean)
+        start = course_classifier(channels, CLASSES, setting.width)
+        clean = mesa.implant(start, *parts.train, None, 0, setting.training)
         seconds = time.process_time() - started
         return {"accuracy": accuracy(clean, *parts.tested), "training_seconds": seconds}, checkpoints.packed(clean)
     assert base is not None
@@ -221,7 +220,8 @@ def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figu
         figures = {"found": [float(f"{one:.3g}") for one in found], "search_seconds": time.process_time() - started}
         return figures | ({"target": cell.target} if cell.number >= 0 else {}), None
     if cell.stage == "victim":
-        victim = mesa.implant(model, *parts.train, cell.patch, cell.target, setting.backdoor)
+        start = course_classifier(parts.train[0].shape[1], CLASSES, setting.width)
+        victim = mesa.implant(start, *parts.train, cell.patch, cell.target, setting.training)
         figures = {
             "training_seconds": time.process_time() - started,
             "success": success(victim, parts, cell.patch, cell.target),
