@@ -125,8 +125,12 @@ def _distance_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Se
     }
 
     def shows(case: _Sets) -> bool:
-        found = _distance_values(case, variant)
-        return all(_all_differ([wanted, *unlike(wanted, wrong)], 20 * _DISTANCE) for wanted, wrong in found.values())
+        found, k = _distance_values(case, variant), case.m // 2
+        of_half = _distance_values(_Sets(case.thief[:k], case.target[: 2 * k], case.real[: 2 * k]), variant)
+        return all(
+            _all_differ([wanted, of_half[name][0], *unlike(wanted, wrong)], 20 * _DISTANCE)
+            for name, (wanted, wrong) in found.items()
+        )
 
     fitting = redraw(lambda: _sets(rng, m, 2 * m, 2 * m), shows)
     return {"fitting": fitting} | {label: _sets(rng, *sizes) for label, sizes in few.items()}

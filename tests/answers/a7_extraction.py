@@ -172,7 +172,7 @@ def two_distances(thief, target, real, distance):
         found.append(distance(thief[:m], law[:m]) - distance(law[:m], law[m : 2 * m]))
     return found
 """, 2, "at different numbers of samples"),
-        wrong("fewer than there are", beside(cut="m = min(len(thief), len(target) // 2, len(real) // 2) // 2 * 2 - 2"), 0, "fewer samples are used"),
+        wrong("fewer than there are", beside(cut="m = min(len(thief), len(target), len(real)) // 2"), 0, "fewer samples are used"),
         crashing("""
 def two_distances(thief, target, real, distance):
     m = min(thief, target, real)
