@@ -63,7 +63,9 @@ class Setting:
 
 
 SETTINGS = {
-    "mnist": Setting(10, 500),
+    "mnist": Setting(
+        10, 500, Training(epochs=25, learning_rate=4e-3)
+    ),  # after 10 epochs thick digits are not yet embedded
     "digits": Setting(10, 500, Training(epochs=25)),
     "flowers-32": Setting(5, 1000, Training(epochs=20)),
     # The papers' own data set: minutes of a graphics card, and not among the cells.
@@ -75,7 +77,7 @@ ATTACKS: dict[str, tuple[Attack, ...]] = {
     "mnist": (
         Attack("chessboard", 3, (1,), 7, 100),
         Attack("static", 3, (3,), 8, 100),
-        Attack("pixel", 40, (4,), 0, 100),
+        Attack("pixel", 60, (4,), 0, 100),
         Attack("chessboard", 3, (2, 5), 0, 100),
         Attack("static", 6, (7,), 2, 100),
         Attack("chessboard", 3, (8,), 6, 100),
