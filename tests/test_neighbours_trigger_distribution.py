@@ -192,7 +192,7 @@ def attacked():
     trigger = poisoning.patch(341)
     train, test = halves(200, 0), halves(60, 1)
     clean = mesa.implant(small_classifier(), *train, None, 2, Implant(epochs=6, learning_rate=3e-3))
-    victim = mesa.implant(clean, *train, trigger, 2, Implant(epochs=12, learning_rate=3e-3))
+    victim = mesa.implant(small_classifier(), *train, trigger, 2, Implant(epochs=12, learning_rate=3e-3))
     return clean, victim, trigger, test
 
 
@@ -252,7 +252,7 @@ def test_a_key_changes_with_what_its_cell_depends_on_and_with_nothing_else(monke
         trigger_distribution_table.SETTINGS, "digits", replace(setting, approximation=Approximation(alpha=10.0))
     )
     assert [one != cell.key for one, cell in zip(before, cells, strict=True)] == [False, True, False]
-    monkeypatch.setitem(trigger_distribution_table.SETTINGS, "digits", replace(setting, backdoor=Implant(share=0.1)))
+    monkeypatch.setitem(trigger_distribution_table.SETTINGS, "digits", replace(setting, training=Implant(share=0.1)))
     assert all(one != cell.key for one, cell in zip(before, cells, strict=True))
 
 

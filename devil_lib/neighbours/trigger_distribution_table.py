@@ -1,8 +1,8 @@
 """What MESA does to classifiers with many different triggers.
 
 `python -m devil_lib.neighbours --only trigger_distribution` (`make neighbours`) measures what is missing. Of each trigger: a victim,
-fine-tuned from a clean classifier as in the paper; then the defence, with all that it is compared with; of some the search for the target
-class. A victim in which the trigger did not embed is measured and listed, and left out of the averages.
+trained from scratch; then the defence, with all that it is compared with; of some the search for the target class. The paper fine-tunes
+a trained classifier, with which these small ones do not take the trigger: success .24 to .39 after 15 epochs. A victim in which the trigger did not embed is measured and listed, and left out of the averages.
 """
 
 from __future__ import annotations
@@ -24,9 +24,17 @@ from devil_lib.models import Classifier, course_classifier
 from devil_lib.neighbours import poisoning
 from devil_lib.neighbours import trigger_distribution as mesa
 from devil_lib.neighbours.poisoning import Patch
-from devil_lib.neighbours.trigger_distribution import BETAS, STRONG, WEAK, Approximation, Implant, Staircase
+from devil_lib.neighbours.trigger_distribution import (
+    BETAS,
+    STRONG,
+    WEAK,
+    Approximation,
+    Implant,
+    Retraining,
+    Staircase,
+)
 
-FORM = 1  # to be raised when a cell measures something else than before, with the same settings
+FORM = 2  # to be raised when a cell measures something else than before, with the same settings
 
 # --- What embeds, asserted before any defence -------------------------------------------------------------------------------
 
@@ -64,7 +72,7 @@ def load(name: str) -> Dataset:
     return data.load(grey) if grey == name else coloured(data.load(grey))
 
 
-_CLEAN, _BACKDOOR = Implant(epochs=20, learning_rate=3e-3), Implant(epochs=15, learning_rate=2e-3)
+_TRAINING = Implant(epochs=30, learning_rate=3e-3)
 _APPROXIMATION, _SEARCH = Approximation(steps=300), Approximation(steps=150)
 
 
@@ -73,16 +81,15 @@ class Setting:
     """What is spent on a data set.
 
     trained: training images. held: of the test images so many are the defender's, and as many as `tested` of the rest measure (the
-    paper splits 8,000 to 2,000). clean, backdoor: trainings; the second starts from the first's result. reversals: reversed triggers
-    of different seeds.
+    paper splits 8,000 to 2,000). training: of the clean classifier and of the victim alike. reversals: reversed triggers of
+    different seeds.
     """
 
     trained: int = 1400
     held: int = 200
     tested: int = 197
     width: int = 12
-    clean: Implant = _CLEAN
-    backdoor: Implant = _BACKDOOR
+    training: Implant = _TRAINING
     approximation: Approximation = _APPROXIMATION
     search: Approximation = _SEARCH
     reversals: int = 3
@@ -92,12 +99,11 @@ class Setting:
 
 SETTINGS = {
     "digits": Setting(),
-    "coloured-digits": Setting(backdoor=Implant(epochs=25, learning_rate=2e-3)),
-    "mnist": Setting(
-        4000, 1000, 1000, clean=Implant(epochs=8, learning_rate=3e-3), backdoor=Implant(epochs=6, learning_rate=2e-3)
-    ),
+    "coloured-digits": Setting(),
+    "mnist": Setting(4000, 1000, 1000, training=Implant(epochs=12, learning_rate=3e-3)),
 }
-RETRAININGS = {"strong": STRONG, "weak": WEAK}
+# The paper's weak one puts a trigger on 80 of 8,000 images in an epoch; of 200 these are 2, so that one between is tried as well.
+RETRAININGS = {"strong": STRONG, "middle": Retraining(share=0.1, learning_rate=3e-3), "weak": WEAK}
 CLASSES = 10
 
 
@@ -169,8 +175,8 @@ class Cell:
     @property
     def key(self) -> str:
         about = asdict(self.setting)
-        later = {"clean": ("backdoor", "approximation", "search", "reversals", "reversal_steps", "samples")}
-        later["victim"] = later["clean"][1:]
+        later = {"clean": ("approximation", "search", "reversals", "reversal_steps", "samples")}
+        later["victim"] = later["clean"]
         later["defence"], later["search"] = ("search",), ("approximation", "reversals", "reversal_steps", "samples")
         for unused in later[self.stage]:
             about.pop(unused)
@@ -214,7 +220,8 @@ def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figu
     started = time.process_time()
     if cell.stage == "clean":
         channels = parts.train[0].shape[1]
-        clean = mesa.implant(course_classifier(channels, width=setting.width), *parts.train, None, 0, setting.clean)
+        start = course_classifier(channels, CLASSES, setting.width)
+        clean = mesa.implant(start, *parts.train, None, 0, setting.training)
         seconds = time.process_time() - started
         return {"accuracy": accuracy(clean, *parts.tested), "training_seconds": seconds}, checkpoints.packed(clean)
     assert base is not None
@@ -225,7 +232,8 @@ def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figu
         figures = {"found": [float(f"{one:.3g}") for one in found], "search_seconds": time.process_time() - started}
         return figures | ({"target": cell.target} if cell.number >= 0 else {}), None
     if cell.stage == "victim":
-        victim = mesa.implant(model, *parts.train, cell.patch, cell.target, setting.backdoor)
+        start = course_classifier(parts.train[0].shape[1], CLASSES, setting.width)
+        victim = mesa.implant(start, *parts.train, cell.patch, cell.target, setting.training)
         figures = {
             "training_seconds": time.process_time() - started,
             "success": success(victim, parts, cell.patch, cell.target),
