@@ -10,6 +10,7 @@ asks, only have this package and, for the cells that train on data, the data set
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import tempfile
@@ -249,6 +250,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, default=None, help="processes on this machine, one thread each")
     parser.add_argument("--fresh", action="store_true", help="forget what was measured of these before")
+
+
+def digest(parts: list[Any]) -> str:
+    """12 hex digits that change with any of these plain JSON values: what a cell's key is made with."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def rounded(figures: Figures) -> Figures:

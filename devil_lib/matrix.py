@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import hashlib
-import json
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -35,7 +33,7 @@ from devil_lib import (
     zoo,
 )
 from devil_lib.attacks import PointBackdoor
-from devil_lib.cells import Figures, Table, add_options
+from devil_lib.cells import Figures, Table, add_options, digest
 from devil_lib.inspection import SearchSettings
 from devil_lib.models import Discriminator, Encoder, Generator, ProxyTarget
 from devil_lib.sanitization import ContinueSettings, ContinueVaeSettings, DistilSettings
@@ -474,7 +472,7 @@ class Cell:
         parts += _spelt(about.spends(self.measure))
         if self.measure == "continue, own partner":
             parts.append(zoo.card(about.partner)["sha256"])
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+        return digest(parts)
 
 
 # Of settings these change no figure: where the work is done, and how often it is saved.

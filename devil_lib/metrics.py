@@ -156,6 +156,12 @@ def _at_once(samples: Tensor) -> int:
 
 
 @torch.no_grad()
+def features_of(classifier: Classifier, samples: Tensor, batch_size: int | None = None) -> np.ndarray:
+    """(n, d) float64 features of samples (n, *sample_shape), `batch_size` at a time; by default as many as suit their size."""
+    parts = samples.split(batch_size or _at_once(samples))
+    return torch.cat([classifier.features(part) for part in parts]).double().numpy()
+
+
 def feature_statistics(classifier: Classifier, samples: Tensor, batch_size: int | None = None) -> FeatureStatistics:
     """Statistics of `classifier.features` over samples (n, *sample_shape); n must exceed the number of features.
 
@@ -164,8 +170,7 @@ def feature_statistics(classifier: Classifier, samples: Tensor, batch_size: int 
     Raises:
         ValueError: too few samples for a covariance, or features that are not finite.
     """
-    parts = samples.split(batch_size or _at_once(samples))
-    features = torch.cat([classifier.features(part) for part in parts]).double().numpy()
+    features = features_of(classifier, samples, batch_size)
     if len(features) <= features.shape[1]:
         raise ValueError(
             f"{len(features)} samples cannot give the covariance of {features.shape[1]} features; draw more"
@@ -223,10 +228,14 @@ def recognised(classifier: Classifier, samples: Tensor, confidence: float = 0.9)
 
 
 @torch.no_grad()
+def classes_given(classifier: Classifier, samples: Tensor) -> Tensor:
+    """(n,) the class that the classifier gives each of samples (n, *sample_shape)."""
+    return torch.cat([classifier(part).argmax(1) for part in samples.split(_at_once(samples))])
+
+
 def accuracy(classifier: Classifier, samples: Tensor, labels: Tensor) -> float:
     """The share of samples (n, *sample_shape) that the classifier gives their label (n,)."""
-    found = torch.cat([classifier(part).argmax(1) for part in samples.split(_at_once(samples))])
-    return (found == labels).double().mean().item()
+    return (classes_given(classifier, samples) == labels).double().mean().item()
 
 
 # --- How far around the trigger the backdoor reaches -------------------------------------------------------------

@@ -30,12 +30,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from devil_lib.classifiers import FEATURES
+from devil_lib.metrics import classes_given
 from devil_lib.models import Classifier, seeded
 from devil_lib.training import train_classifier
 
 Pair = tuple[int, int]  # source class, target class
 LEVEL = 0.05  # of the test: at most so often is a clean set called poisoned, if its statistics follow the null law
-_AT_ONCE = 1000  # images classified at a time
+_AT_ONCE = 1000  # images at a time while patterns are looked for
 
 
 # --- The defender's classifier -------------------------------------------------------------------------------------------
@@ -395,7 +396,7 @@ def flagged(classifier: Classifier, samples: Tensor, labels: Tensor, pattern: Te
     """
     if samples.shape[1:] != pattern.shape:
         raise ValueError(f"a pattern of shape {tuple(pattern.shape)} for samples of shape {tuple(samples.shape)}")
-    found = torch.cat([classifier((part - pattern).clamp(-1.0, 1.0)).argmax(1) for part in samples.split(_AT_ONCE)])
+    found = classes_given(classifier, (samples - pattern).clamp(-1.0, 1.0))
     return (labels == target) & (found != target)
 
 
@@ -414,12 +415,6 @@ def likeness(one: Tensor, other: Tensor) -> float:
 # --- Filters that look at features ------------------------------------------------------------------------------------------
 
 SILHOUETTE = 0.4055  # above it the authors' code declares an attack (activation clustering)
-
-
-@torch.no_grad()
-def features(classifier: Classifier, samples: Tensor) -> np.ndarray:
-    """(n, 64) penultimate features."""
-    return torch.cat([classifier.features(part) for part in samples.split(_AT_ONCE)]).double().numpy()
 
 
 def spectral_signature(found: np.ndarray, remove: int) -> np.ndarray:

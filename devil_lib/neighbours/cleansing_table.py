@@ -6,8 +6,6 @@ same images, poisoned or not, so that the clean set's classifier says what an at
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +16,9 @@ import torch
 from torch import Tensor
 
 from devil_lib import checkpoints, data
-from devil_lib.cells import Figures, Table
+from devil_lib.cells import Figures, Table, digest
 from devil_lib.data import Dataset
-from devil_lib.metrics import accuracy
+from devil_lib.metrics import accuracy, features_of
 from devil_lib.models import Classifier
 from devil_lib.neighbours import cleansing, generated_sets, poisoning
 from devil_lib.neighbours.cleansing import FINE, SECOND_TERMS, SILHOUETTE, Inversion, Training
@@ -180,7 +178,7 @@ class Cell:
             parts.append(shop)
         elif self.attack is None and not self.second:
             parts.append([asdict(attack) for attack in rivals(self)])
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+        return digest(parts)
 
 
 def rivals(cell: Cell) -> list[Attack]:
@@ -323,8 +321,8 @@ def filters(
     """What spectral signatures and activation clustering remove of the same set. Both are told the target class, and the former how
     many images are poisoned; neither is known to the defender. An attack that clustering does not declare stays as it is."""
     of_class = [(made.labels == label).nonzero().squeeze(1) for label in range(classes)]
-    found = [cleansing.features(classifier, made.samples[places]) for places in of_class]
-    silhouettes = [cleansing.activation_clustering(one)[1] for one in found]
+    found = [features_of(classifier, made.samples[places]) for places in of_class]
+    clusters = [cleansing.activation_clustering(one) for one in found]
     judged = made.labels == attack.target
 
     def whole(marked: Any) -> Tensor:
@@ -333,8 +331,8 @@ def filters(
         return all_of_them
 
     spectral = whole(cleansing.spectral_signature(found[attack.target], round(1.5 * attack.count)))
-    smaller = whole(cleansing.activation_clustering(found[attack.target])[0])
-    declared = silhouettes[attack.target] > SILHOUETTE
+    smaller, silhouette = clusters[attack.target]
+    smaller, declared = whole(smaller), silhouette > SILHOUETTE
     figures: Figures = {}
     if success_after is not None:
         figures["spectral_success_after"] = success_after(spectral)
@@ -343,7 +341,7 @@ def filters(
         **_removal("spectral_", spectral, made, judged),
         **_removal("clustering_", smaller, made, judged),
         "clustering_declared": declared,
-        "silhouettes": [float(f"{one:.4g}") for one in silhouettes],
+        "silhouettes": [float(f"{one:.4g}") for _, one in clusters],
     }
 
 

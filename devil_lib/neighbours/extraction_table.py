@@ -8,8 +8,6 @@ and the feature statistics of twice as many of the target, or of the whole train
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import statistics
 import struct
 import time
@@ -184,7 +182,7 @@ class Cell:
                 parts += [MOVED, zoo.card(f"classifier-{OTHER}")["sha256"]]
         if self.base is not None:
             parts.append(self.base.key)
-        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:12]
+        return cells.digest(parts)
 
 
 @functools.cache

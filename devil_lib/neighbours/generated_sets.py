@@ -18,7 +18,7 @@ from torch import Tensor
 from devil_lib import attacks, vae
 from devil_lib.attacks import DistributionBackdoor, RetrainSettings, TriggerRegion
 from devil_lib.models import Generator
-from devil_lib.neighbours.poisoning import LEVELS, STEP, Additive, PoisonedSet
+from devil_lib.neighbours.poisoning import Additive, PoisonedSet, as_files
 from devil_lib.training import VaeSettings, train_vae
 
 _VAE = VaeSettings(steps=500, device="cpu")
@@ -111,8 +111,4 @@ def drawn(
         samples.append(generator.generate(latents))
         labels.append(torch.full((per_class + extra,), label))
         marked.append(torch.arange(per_class + extra) >= per_class)
-    return PoisonedSet(_as_files(torch.cat(samples)), torch.cat(labels), torch.cat(marked))
-
-
-def _as_files(x: Tensor) -> Tensor:
-    return ((x + 1.0) / STEP).round().clamp(0, LEVELS) * STEP - 1.0
+    return PoisonedSet(as_files(torch.cat(samples)), torch.cat(labels), torch.cat(marked))

@@ -16,11 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from devil_lib.metrics import classes_given
 from devil_lib.models import Classifier, Random
 
 LEVELS = 255  # steps between black and white in an image file of 8 bits
 STEP = 2.0 / LEVELS  # one of them, where images lie in [-1, 1]
-_AT_ONCE = 1000  # images classified at a time
+
+
+def levels_of(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as the levels 0 to 255 that a file of 8 bits holds, still floating-point numbers; what lies outside is clipped."""
+    return ((images + 1.0) / STEP).round().clamp(0, LEVELS)
+
+
+def as_files(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as they are after having been written to a file of 8 bits and read again; what lies outside is clipped."""
+    return levels_of(images) * STEP - 1.0
 
 
 class Trigger(Protocol):
@@ -138,8 +148,7 @@ class Additive:
             raise ValueError(
                 f"a pattern of shape {tuple(self.pattern.shape)} cannot be added to images of shape {tuple(images.shape)}"
             )
-        levels = ((images + self.pattern + 1.0) / STEP).round().clamp(0, LEVELS)
-        return levels * STEP - 1.0
+        return as_files(images + self.pattern)
 
 
 def additive(name: str, shape: tuple[int, int, int], levels: float = 3.0, seed: int = 0) -> Additive:
@@ -242,8 +251,7 @@ def attack_success(
     if not chosen.any():
         raise ValueError("there is no sample of the source classes to be attacked")
     attacked = trigger(samples[chosen], torch.Generator().manual_seed(seed))
-    found = torch.cat([classifier(part).argmax(1) for part in attacked.split(_AT_ONCE)])
-    return (found == target).double().mean().item()
+    return (classes_given(classifier, attacked) == target).double().mean().item()
 
 
 def _among(labels: Tensor, classes: Collection[int]) -> Tensor:

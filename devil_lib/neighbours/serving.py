@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from devil_lib.models import Discriminator, Generator, Random, check_latents, evaluating
-from devil_lib.neighbours.poisoning import LEVELS, STEP
+from devil_lib.neighbours.poisoning import STEP, as_files, levels_of
 
 
 class Defence:
@@ -85,12 +85,7 @@ class Server:
             raise PermissionError("this service takes no latents: ask serve(n) for a number of samples")
         check_latents(latents, self.target.latent)
         self.queries += len(latents)
-        return rounded(self.defence.samples(self.target.generate(latents), self._rng).clamp(-1.0, 1.0))
-
-
-def rounded(x: Tensor) -> Tensor:
-    """Samples in [-1, 1] as a file of 8 bits holds them."""
-    return ((x + 1.0) / STEP).round() * STEP - 1.0
+        return as_files(self.defence.samples(self.target.generate(latents), self._rng))
 
 
 # --- Input perturbations: the operator draws the latents -------------------------------------------------------------------
@@ -254,7 +249,7 @@ class Compression(Defence):
     def samples(self, x: Tensor, rng: Random = None) -> Tensor:
         if x.shape[1] not in (1, 3):
             raise ValueError(f"JPEG takes one channel or three, not {x.shape[1]}")
-        levels = ((x + 1.0) / STEP).round().clamp(0, LEVELS).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        levels = levels_of(x).to(torch.uint8).permute(0, 2, 3, 1).numpy()
         kept = np.stack([_through_jpeg(one.squeeze(-1) if x.shape[1] == 1 else one, self.quality) for one in levels])
         kept = kept.reshape(levels.shape)
         return torch.from_numpy(kept).permute(0, 3, 1, 2).float() * STEP - 1.0

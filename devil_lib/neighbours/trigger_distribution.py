@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from devil_lib.metrics import classes_given
 from devil_lib.models import Classifier, Random, evaluating, seeded
 from devil_lib.neighbours.poisoning import Patch, Trigger, attack_success
 
@@ -73,21 +74,39 @@ def implant(
     model = copy.deepcopy(classifier).train()
     optimiser = torch.optim.Adam(model.parameters(), settings.learning_rate)
     order, placing = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
-    step = 0
+
+    def poisoned(images: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        if trigger is None:
+            return images, wanted
+        images, chosen = _some_with(images, trigger, settings.share, placing)
+        return images, torch.where(chosen, target, wanted)
+
     with seeded(seed):
-        for _ in range(settings.epochs):
-            for batch in torch.randperm(len(samples), generator=order).split(settings.batch):
-                images, wanted = samples[batch], labels[batch]
-                if trigger is not None:
-                    images, chosen = _some_with(images, trigger, settings.share, placing)
-                    wanted = torch.where(chosen, target, wanted)
-                loss = functional.cross_entropy(model(images), wanted)
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                step += 1
-                if on_progress is not None:
-                    on_progress(step, loss.item())
+        return _trained(model, optimiser, samples, labels, settings, order, poisoned, on_progress)
+
+
+def _trained(
+    model: Classifier,
+    optimiser: torch.optim.Optimizer,
+    samples: Tensor,
+    labels: Tensor,
+    settings: Implant | Retraining,
+    order: torch.Generator,
+    changed: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    on_progress: Callable[[int, float], None] | None,
+) -> Classifier:
+    """The model after so many epochs on batches, in an order drawn from `order`, of what `changed` makes of images and labels."""
+    step = 0
+    for _ in range(settings.epochs):
+        for batch in torch.randperm(len(samples), generator=order).split(settings.batch):
+            images, wanted = changed(samples[batch], labels[batch])
+            loss = functional.cross_entropy(model(images), wanted)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            step += 1
+            if on_progress is not None:
+                on_progress(step, loss.item())
     return model.eval()
 
 
@@ -377,7 +396,7 @@ def detect_target(
     for target in range(classes):
         model = approximate(victim, samples, target, beta, settings, side, seed)
         images, kept = _carrying(samples, labels, model, target, seed)
-        found.append((victim(images).argmax(1) == target).double()[kept].mean().item())
+        found.append((classes_given(victim, images) == target).double()[kept].mean().item())
         if on_progress is not None:
             on_progress(target + 1, found[-1])
     return found
@@ -423,21 +442,15 @@ def retrain(
     new one on each; triggers None is plain fine-tuning. In evaluation mode."""
     model = copy.deepcopy(victim).train()
     optimiser = torch.optim.SGD(model.parameters(), settings.learning_rate, momentum=0.9)
-    rng, step = torch.Generator().manual_seed(seed), 0
+    rng = torch.Generator().manual_seed(seed)
+
+    def carrying(images: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        if triggers is not None:
+            images, _ = _some_with(images, Patch(triggers(len(images), rng)), settings.share, rng)
+        return images, wanted
+
     with seeded(seed):
-        for _ in range(settings.epochs):
-            for batch in torch.randperm(len(samples), generator=rng).split(settings.batch):
-                images = samples[batch]
-                if triggers is not None:
-                    images, _ = _some_with(images, Patch(triggers(len(batch), rng)), settings.share, rng)
-                loss = functional.cross_entropy(model(images), labels[batch])
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                step += 1
-                if on_progress is not None:
-                    on_progress(step, loss.item())
-    return model.eval()
+        return _trained(model, optimiser, samples, labels, settings, rng, carrying, on_progress)
 
 
 # --- How a distribution looks ---------------------------------------------------------------------------------------------

@@ -7,8 +7,6 @@ a trained classifier, with which these small ones do not take the trigger: succe
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
@@ -17,7 +15,7 @@ import torch
 from torch import Tensor
 
 from devil_lib import checkpoints, data
-from devil_lib.cells import Figures, Table
+from devil_lib.cells import Figures, Table, digest
 from devil_lib.data import Dataset
 from devil_lib.metrics import accuracy
 from devil_lib.models import Classifier, course_classifier
@@ -183,7 +181,7 @@ class Cell:
         parts = [FORM, self.name, about, self.target if self.number >= 0 else None]
         if self.stage == "defence":
             parts += [BETAS, {name: asdict(one) for name, one in RETRAININGS.items()}]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+        return digest(parts)
 
 
 def cells() -> list[Cell]:
