@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -94,6 +95,27 @@ def classifier_for(dataset: Dataset, seed: int = 0) -> Classifier:
         f"no classifier reads samples of shape {shape}: there are those for sounds, for images of 28x28 pixels and for square "
         "photographs in colour"
     )
+
+
+# --- Running one on many samples ------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def in_parts(network: Callable[[Tensor], Tensor], samples: Tensor, batch_size: int | None = None) -> Tensor:
+    """(n, ...) what a network, or a method of one, makes of samples (n, *sample_shape), `batch_size` at a time; by default 1,000 of
+    28x28 pixels, and fewer of larger ones, so that memory stays small."""
+    usual = max(16, min(1000, 1000 * 1024 // max(1, samples[0].numel())))
+    return torch.cat([network(part) for part in samples.split(batch_size or usual)])
+
+
+def features_of(classifier: Classifier, samples: Tensor, batch_size: int | None = None) -> np.ndarray:
+    """(n, 64) features of samples (n, *sample_shape), float64."""
+    return in_parts(classifier.features, samples, batch_size).double().numpy()
+
+
+def classes_given(classifier: Classifier, samples: Tensor) -> Tensor:
+    """(n,) the class that the classifier gives each of samples (n, *sample_shape)."""
+    return in_parts(classifier, samples).argmax(1)
 
 
 # --- What is varied while they are trained -------------------------------------------------------------------------------

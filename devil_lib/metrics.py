@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from devil_lib.classifiers import classes_given, features_of, in_parts
 from devil_lib.models import Classifier, Generator, ProxyTarget, check_samples
 
 
@@ -150,18 +151,6 @@ class FeatureStatistics:
     n: int
 
 
-def _at_once(samples: Tensor) -> int:
-    """How many samples to classify at a time: 1,000 of 28x28 pixels, fewer of larger ones, so that memory stays small."""
-    return max(16, min(1000, 1000 * 1024 // max(1, samples[0].numel())))
-
-
-@torch.no_grad()
-def features_of(classifier: Classifier, samples: Tensor, batch_size: int | None = None) -> np.ndarray:
-    """(n, d) float64 features of samples (n, *sample_shape), `batch_size` at a time; by default as many as suit their size."""
-    parts = samples.split(batch_size or _at_once(samples))
-    return torch.cat([classifier.features(part) for part in parts]).double().numpy()
-
-
 def feature_statistics(classifier: Classifier, samples: Tensor, batch_size: int | None = None) -> FeatureStatistics:
     """Statistics of `classifier.features` over samples (n, *sample_shape); n must exceed the number of features.
 
@@ -218,19 +207,12 @@ class Recognised:
         return min(self.by_class)
 
 
-@torch.no_grad()
 def recognised(classifier: Classifier, samples: Tensor, confidence: float = 0.9) -> Recognised:
     """How many samples (n, *sample_shape) the classifier recognises with the given confidence, and the classes' shares."""
-    probabilities = torch.cat([classifier(part).softmax(1) for part in samples.split(_at_once(samples))])
+    probabilities = in_parts(classifier, samples).softmax(1)
     best, label = probabilities.max(1)
     counts = torch.bincount(label, minlength=probabilities.shape[1]).double() / len(samples)
     return Recognised((best >= confidence).double().mean().item(), tuple(counts.tolist()))
-
-
-@torch.no_grad()
-def classes_given(classifier: Classifier, samples: Tensor) -> Tensor:
-    """(n,) the class that the classifier gives each of samples (n, *sample_shape)."""
-    return torch.cat([classifier(part).argmax(1) for part in samples.split(_at_once(samples))])
 
 
 def accuracy(classifier: Classifier, samples: Tensor, labels: Tensor) -> float:

@@ -29,8 +29,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
 
-from devil_lib.classifiers import FEATURES
-from devil_lib.metrics import classes_given
+from devil_lib.classifiers import FEATURES, classes_given
 from devil_lib.models import Classifier, seeded
 from devil_lib.training import train_classifier
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from devil_lib import checkpoints, data
 from devil_lib.cells import Figures, Table, digest
+from devil_lib.classifiers import features_of
 from devil_lib.data import Dataset
-from devil_lib.metrics import accuracy, features_of
+from devil_lib.metrics import accuracy
 from devil_lib.models import Classifier
 from devil_lib.neighbours import cleansing, generated_sets, poisoning
 from devil_lib.neighbours.cleansing import FINE, SECOND_TERMS, SILHOUETTE, Inversion, Training

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from devil_lib.metrics import classes_given
+from devil_lib.classifiers import classes_given
 from devil_lib.models import Classifier, Random
 
 LEVELS = 255  # steps between black and white in an image file of 8 bits

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from devil_lib.metrics import classes_given
+from devil_lib.classifiers import classes_given
 from devil_lib.models import Classifier, Random, evaluating, seeded
 from devil_lib.neighbours.poisoning import Patch, Trigger, attack_success
 
