@@ -29,6 +29,7 @@ from devil_lib.training import TrainSettings
 TARGET, PARTNER, DATA = "course-dcgan-mnist", "discriminator-mnist", "mnist"
 OTHER = "fashion-mnist"  # the domain that a stolen generator is taken to
 SEEDS = tuple(range(9))
+SOONER = 6  # seeds that are measured of everything before the others: so many are enough for an interval
 STEPS = 500  # of every thief
 MOVED = 300  # of training in the other domain
 FORM = 1  # to be raised when a cell measures something else than before, with the same settings
@@ -116,7 +117,6 @@ THIEVES: dict[str, Thief] = {
     "latents, 20,000 queries": Thief("latents", 20_000),
     "black box, course-vae": Thief("black box", 5000, architecture="course-vae"),
 }
-_FIRST = 10  # of these are compared with each other in both lessons
 # Checks of what a sampler keeps, before any thief: how many real samples he has, and the freedom of the discriminator's refitted last
 # layer; None leaves the discriminator as the target's training ended with it.
 CHECKS: dict[str, tuple[int, float | None]] = {
@@ -166,7 +166,7 @@ class Cell:
             *(zoo.card(name)["sha256"] for name in (TARGET, f"classifier-{DATA}")),
         ]
         if self.part == "check":
-            parts += [CHECKS[self.kind], FITTED, CHAIN, PERCENTILE, zoo.card(PARTNER)["sha256"]]
+            parts += ["held out", CHECKS[self.kind], FITTED, CHAIN, PERCENTILE, zoo.card(PARTNER)["sha256"]]
         if self.part == "thief":
             about = THIEVES[self.kind]
             parts += [asdict(about), _spelt(extraction.settings_for(_partner(about.architecture), STEPS))]
@@ -174,6 +174,8 @@ class Cell:
                 parts += [STRENGTHS[about.defence][1]]
             if about.defence == "adversarial noise" or about.scenario == "white box":
                 parts += [zoo.card(PARTNER)["sha256"]]
+            if about.scenario == "white box":
+                parts += ["held out"]
             if about.choice != "all":
                 parts += [FREEDOM, FITTED, CHAIN, PERCENTILE]
             if about.scenario == "latents":
@@ -196,14 +198,19 @@ def _spelt(settings: TrainSettings) -> dict[str, Any]:
 
 
 def all_cells() -> list[Cell]:
-    """Every cell in the order in which they are measured: floors, the thieves that all others are compared with, what takes seconds,
-    and the other thieves, each over all seeds."""
-    thieves = [Cell("thief", kind, seed) for kind in THIEVES for seed in SEEDS]
-    short = [Cell("served", "nothing", seed, 0.0) for seed in SEEDS]
-    short += [Cell("served", name, 0, strength) for name, all_of in STRENGTHS.items() for strength in all_of]
-    short += [Cell("check", kind, seed) for kind in CHECKS for seed in SEEDS]
-    floors = [Cell("floor", kind, seed) for kind in FLOORS for seed in SEEDS]
-    return [*floors, *thieves[: _FIRST * len(SEEDS)], *short, *thieves[_FIRST * len(SEEDS) :]]
+    """Every cell in the order in which they are measured: floors, what takes seconds, and the thieves, with those first that all
+    others are compared with; then the same over the seeds that are left."""
+
+    def over(seeds: tuple[int, ...]) -> list[Cell]:
+        return [
+            *(Cell("floor", kind, seed) for kind in FLOORS for seed in seeds),
+            *(Cell("served", "nothing", seed, 0.0) for seed in seeds),
+            *(Cell("check", kind, seed) for kind in CHECKS for seed in seeds),
+            *(Cell("thief", kind, seed) for kind in THIEVES for seed in seeds),
+        ]
+
+    strengths = [Cell("served", name, 0, strength) for name, all_of in STRENGTHS.items() for strength in all_of]
+    return [*strengths, *over(SEEDS[:SOONER]), *over(SEEDS[SOONER:])]
 
 
 # --- What all of them need -------------------------------------------------------------------------------------------------------
@@ -227,13 +234,13 @@ def _ruler() -> zoo.Ruler:
 
 
 @functools.cache
-def _data(name: str) -> Tensor:
-    return data.load(name).train
+def _data(name: str, held_out: bool) -> Tensor:
+    return data.load(name).test if held_out else data.load(name).train
 
 
-def real_samples(n: int, seed: int, name: str = DATA) -> Tensor:
-    """n samples of a training set, drawn at random without replacement."""
-    every = _data(name)
+def real_samples(n: int, seed: int, name: str = DATA, held_out: bool = False) -> Tensor:
+    """n samples of a training set, or of the test set, which no target was trained on; drawn at random without replacement."""
+    every = _data(name, held_out)
     return every[torch.randperm(len(every), generator=torch.Generator().manual_seed(20_000 + seed))[:n]]
 
 
@@ -289,7 +296,7 @@ def check(kind: str, seed: int) -> cells.Figures:
     (real, freedom), served = CHECKS[kind], _server(seed).serve(20_000)
     figures: cells.Figures = {}
     for choice in ("chain", "rejection"):
-        kept = chosen(zoo.load(PARTNER), served, real_samples(real, seed), choice, freedom, seed)
+        kept = chosen(zoo.load(PARTNER), served, real_samples(real, seed, held_out=True), choice, freedom, seed)
         figures |= {
             f"{choice}_kept": len(kept),
             f"{choice}_fd_to_real": _frechet(served[kept]),
@@ -300,7 +307,9 @@ def check(kind: str, seed: int) -> cells.Figures:
 
 def loot(about: Thief, seed: int, base: Pair | None = None) -> Tensor:
     """(n, 1, 28, 28) what a thief trains his GAN on. base: his earlier theft, whose discriminator a partial black box goes on with."""
-    real = real_samples(about.real, seed) if about.real else torch.empty(0, 1, 28, 28)
+    # A discriminator is calibrated on what it was not trained on: by the seller's, real samples of the training set are known.
+    held_out = about.scenario == "white box"
+    real = real_samples(about.real, seed, held_out=held_out) if about.real else torch.empty(0, 1, 28, 28)
     if not about.queries:
         return real
     served = _server(seed, about.defence).serve(about.queries)
@@ -381,7 +390,7 @@ TABLE = cells.Table("extraction", all_cells, measure, seconds, "make neighbours"
 
 # --- Reading it -----------------------------------------------------------------------------------------------------------------------
 
-FEWEST = 9  # seeds that a claim takes: with fewer, one failed training is an end of the interval
+FEWEST = 6  # seeds that a claim takes; with fewer than nine, one failed training is an end of the interval
 
 
 @dataclass(frozen=True)
