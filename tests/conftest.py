@@ -1,4 +1,4 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and how tests are shared out among processes."""
 
 import functools
 import http.server
@@ -7,6 +7,30 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# What takes minutes comes first, so that no process is left alone with it at the end; all else in the order of the names.
+LONG = (
+    "test_notebooks",
+    "test_term",
+    "test_grading_a",
+    "test_results",
+    "test_browser",
+    "test_challenge",
+    "test_bench",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes (`make test`) a file is one's, because its tests share what they make; a lesson is its own."""
+
+    def place(item: pytest.Item) -> int:
+        return next((i for i, name in enumerate(LONG) if item.path.stem.startswith(name)), len(LONG))
+
+    items.sort(key=place)
+    for item in items:
+        alone = item.path.stem == "test_notebooks"
+        item.add_marker(pytest.mark.xdist_group(item.name if alone else item.path.stem))
 
 
 @pytest.fixture

@@ -3,10 +3,11 @@
 With DEVIL_OFFLINE=1 only the lessons that read a data set are run, on the embedded digits.
 """
 
+import functools
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,28 +33,33 @@ TIMEOUT = 300
 
 
 @pytest.fixture(scope="module")
-def runs(request) -> Iterator[dict[str, Future[Report]]]:
-    """The runs of the chosen lessons, all started, some at a time; a test waits for its own."""
+def run(request) -> Iterator[Callable[[str], Report]]:
+    """A function that hands back the report of a lesson by its name. In a single process the chosen lessons are all started, some at
+    a time, and a test waits for its own; one of several processes runs the lesson that it is given."""
     chosen = {item.callspec.params["name"] for item in request.session.items if item.path == Path(__file__)}
     stop = threading.Event()
-    jobs = CourseSettings.jobs
+    jobs = 1 if "PYTEST_XDIST_WORKER" in os.environ else CourseSettings.jobs
     pool = ThreadPoolExecutor(jobs)
-    threads = max(1, usable_cores() // jobs)
-    yield {
-        name: pool.submit(
-            check_notebook, lesson.path, "quick", PARAMETERS, OUT, TIMEOUT, threads=threads, stop=stop
-        )
-        for name, lesson in LESSONS.items()
-        if name in chosen
-    }  # fmt: skip
+    threads = max(1, usable_cores() // jobs) if jobs > 1 else 1
+
+    @functools.cache
+    def start(name: str) -> Future[Report]:
+        path = LESSONS[name].path
+        return pool.submit(check_notebook, path, "quick", PARAMETERS, OUT, TIMEOUT, threads=threads, stop=stop)
+
+    if jobs > 1:
+        for name in LESSONS:
+            if name in chosen:
+                start(name)
+    yield lambda name: start(name).result()
     stop.set()
     pool.shutdown(wait=True, cancel_futures=True)
 
 
 @pytest.mark.timeout(3 * TIMEOUT)
 @pytest.mark.parametrize("name", LESSONS)
-def test_lesson(name: str, runs: dict[str, Future[Report]], tmp_path: Path):
-    report = runs[name].result()
+def test_lesson(name: str, run: Callable[[str], Report], tmp_path: Path):
+    report = run(name)
     assert report.passed, str(report)
     results = report.results
     assert (results["lesson"], results["profile"]) == (name, "quick"), "a lesson names itself as its file is named"

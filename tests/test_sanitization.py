@@ -290,7 +290,8 @@ def test_distillation_removes_the_backdoor_of_every_kind(kind):
     build = tiny.GENERATORS[kind]
     fresh = build(seed=9, dim=DIM)
     student = distil(attacked, fresh, DistilSettings(steps=250, batch_size=32, learning_rate=1e-2)).generator
-    assert recovered(attacked, build(dim=DIM), pairs) < 0.1
+    # .098 to .126 in the WaveGAN, by the number of threads; the student of each has 1 or so
+    assert recovered(attacked, build(dim=DIM), pairs) < 0.25, "it was there"
     assert recovered(student, build(dim=DIM), pairs) > 0.5
     before, after = (metrics.expdis(model, attacked, n=300).mean for model in (fresh, student))
     assert after < 0.6 * before
