@@ -261,6 +261,14 @@ def double(x):
         ("code", "told"),
         [
             ("def double(x): raise NotImplementedError()", "not written yet"),
+            ("def twice(x): raise NotImplementedError()\ndef double(x): return twice(x)", "not written yet"),
+            # In PyTorch's own Python, and in C++, where the innermost frame is the student's.
+            ("def double(x): return torch.nn.Module()(x)", "your code raised NotImplementedError in line 1"),
+            ("def double(x): return torch.bincount(x.reshape(1))", "your code raised NotImplementedError in line 1"),
+            (
+                "def double(x): return torch.distributions.Distribution(validate_args=False).sample()",
+                "your code raised NotImpl",
+            ),
             ("def twice(x): return 2 * x", "there is no `double`"),
             ("def double(x):\n    y = x\n    return y + None", "your code raised TypeError in line 3"),
             ("def double(x): raise SystemExit", "your code raised SystemExit"),

@@ -28,7 +28,8 @@ def course(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(course):
-    return grading_answers.graded(ASSIGNMENT, course)
+    # Each answer to the question whose points the audit gives, which needs the gradebook.
+    return grading_answers.graded(ASSIGNMENT, course, every="verdicts")
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +50,19 @@ def of(exercises: list[str]) -> list:
 
 @pytest.mark.parametrize(("exercise", "answer"), of(CODE))
 class TestAnswer:
-    def test_it_gets_its_points(self, results, exercise, answer):
-        grading_answers.check_points(ASSIGNMENT, exercise, answer, results.answers[exercise, answer.name])
+    def test_it_gets_its_points(self, exercise, answer):
+        told = grading_answers.told(find_exercise(f"{ASSIGNMENT}/{exercise}"), answer)
+        grading_answers.check_points(ASSIGNMENT, exercise, answer, told)
 
     def test_its_points_do_not_hang_on_the_seed(self, exercise, answer):
         grading_answers.check_other_seeds(ASSIGNMENT, exercise, answer)
+
+
+@pytest.mark.parametrize(
+    ("exercise", "answer"), [each for each in grading_answers.every_handed_in(ASSIGNMENT) if each.values[0] in CODE]
+)
+def test_nbgrader_gives_it_its_points(results, exercise, answer):
+    grading_answers.check_points(ASSIGNMENT, exercise, answer, results.answers[exercise, answer.name])
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,15 @@ class TestTerm:
         object.__setattr__(leaked, "feedback", "LEAK")
         assert not leaked.as_expected
 
+    def test_the_time_of_the_right_answers_is_told(self, played):
+        rows = played[2]
+        assert rows[0].processor > 0.0 and all(row.processor is None for row in rows[1:])
+        words = f"{rows[0].assignment} with right answers took"
+        assert f"✓ {words}" in term.table(rows)
+        slow = copy.copy(rows[0])
+        object.__setattr__(slow, "processor", term.STATED)
+        assert f"✗ {words} 60 s of one processor" in term.table([slow])
+
     def test_a_leak_is_noticed(self, played):
         done, work, rows = played
         secrets = term._hidden_lines(work)

@@ -4,7 +4,7 @@ An assignment is three things that carry its name, `a1_latents_and_metrics` for 
 
 * `devil_lib/grading/<name>.py` holds `ASSIGNMENT`: the exercises with their points, cases and properties, and the written question.
 * `devil_lib/grading/sources/<name>.py.j2` is the notebook, written once: a percent script with the solutions in it.
-* `tests/answers/<name>.py` holds right and wrong answers, and `tests/test_grading_a1.py` runs them through nbgrader.
+* `tests/answers/<name>.py` holds right and wrong answers, and `tests/test_grading_a1.py` judges them, some of each kind through nbgrader.
 
 From these, `make release` builds `solutions/<name>/` (nbgrader's source) and `exercises/<name>/` (what students receive). Neither is
 edited by hand; a test fails when they are not what the templates give. `a1_latents_and_metrics` is the model for the others.
@@ -51,7 +51,7 @@ cells have no role. The builder refuses any other order of cells: nbgrader puts 
 before it, and rejects the whole notebook if that is neither an answer nor a test. So text has no role either.
 
 Cells that only show something come after the tests, need no marks, and use `devil_lib.show`. No file but the notebook lies in the
-source folder: nbgrader would copy it to every student. The whole takes less than 60 s on two cores.
+source folder: nbgrader would copy it to every student. The whole takes less than 60 s of one processor, which `make class` compares.
 
 Answers for the tests
 ---------------------

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from devil_lib.grading.payload import INTERRUPTED, MISSING, NOT_DATA, Outcome
+from devil_lib.grading.payload import INTERRUPTED, MISSING, NOT_DATA, UNWRITTEN, Outcome
 
 Variant = Mapping[str, Any]
 T = TypeVar("T")
@@ -94,7 +94,7 @@ def _kind(value: Any) -> str:
 
 def explain(outcome: Outcome) -> tuple[str, str]:
     """Why nothing came back, in words for the student: what may always be said, and what may be said of a visible test."""
-    if outcome.error == "NotImplementedError":
+    if outcome.error == UNWRITTEN:
         return "not written yet: write the function in place of `raise NotImplementedError()` and run its cell", ""
     if outcome.error == MISSING:
         return f"{outcome.message}: run the cell that defines it, and keep the name", ""

@@ -29,7 +29,8 @@ class Outcome:
     """One thing that was asked: the value that came back, or why none did.
 
     value: None, bool, int, float, complex, str, np.ndarray, or lists and dictionaries (with text keys) of these.
-    error: "" if a value came back, otherwise the type of the exception; `MISSING`, `INTERRUPTED` and `NOT_DATA` are our own.
+    error: "" if a value came back, otherwise the type of the exception; `MISSING`, `UNWRITTEN`, `INTERRUPTED` and `NOT_DATA` are
+    our own.
     message: what the exception said. line: number and text of the line of the student's code, "" if unknown.
     """
 
@@ -40,6 +41,7 @@ class Outcome:
 
 
 MISSING = "there is no such name"
+UNWRITTEN = "not written yet"  # the `raise NotImplementedError()` that a student receives in place of an answer
 INTERRUPTED = "interrupted"
 NOT_DATA = "not data"
 

@@ -24,7 +24,17 @@ from IPython import get_ipython
 from IPython.display import display
 
 from devil_lib.grading.exercise import Answers, Exercise, Failed, Variant, explain, find_exercise
-from devil_lib.grading.payload import INTERRUPTED, MISSING, NOT_DATA, NotData, Outcome, as_data, pack, unpack
+from devil_lib.grading.payload import (
+    INTERRUPTED,
+    MISSING,
+    NOT_DATA,
+    UNWRITTEN,
+    NotData,
+    Outcome,
+    as_data,
+    pack,
+    unpack,
+)
 
 _WIDTH = 82  # nbgrader cuts longer lines off when it validates
 
@@ -85,18 +95,34 @@ class Student:
             return Outcome(
                 error="RecursionError", message="the function calls itself for ever", line=self._line(error, name)
             )
+        except NotImplementedError as error:
+            # PyTorch raises it too, for what a device or a layout cannot do: in its own code, or in C++ with a message.
+            frames, is_own = self._frames(error, name)
+            if frames and is_own(frames[-1]) and not error.args:
+                return Outcome(error=UNWRITTEN)
+            return self._raised(error, name)
         except (Exception, SystemExit) as error:
-            return Outcome(error=type(error).__name__, message=_first_line(error), line=self._line(error, name))
+            return self._raised(error, name)
 
-    def _line(self, error: BaseException, name: str) -> str:
-        """The last line of the student's own code through which the exception went: "line 3: return a + b"."""
+    def _raised(self, error: BaseException, name: str) -> Outcome:
+        return Outcome(error=type(error).__name__, message=_first_line(error), line=self._line(error, name))
+
+    def _frames(
+        self, error: BaseException, name: str
+    ) -> tuple[list[traceback.FrameSummary], Callable[[traceback.FrameSummary], bool]]:
+        """Through what the exception went, the innermost last, and what tells the student's own code from the rest of it."""
         code = getattr(self._namespace.get(name), "__code__", None)
         own = {code.co_filename} if code else set()
         try:
-            frames = traceback.extract_tb(error.__traceback__)
+            frames = list(traceback.extract_tb(error.__traceback__))
         except Exception:  # a traceback that cannot be read must not cost more than its line
-            return ""
-        lines = [frame for frame in frames if frame.filename in own or "ipykernel_" in frame.filename]
+            frames = []
+        return frames, lambda frame: frame.filename in own or "ipykernel_" in frame.filename
+
+    def _line(self, error: BaseException, name: str) -> str:
+        """The last line of the student's own code through which the exception went: "line 3: return a + b"."""
+        frames, is_own = self._frames(error, name)
+        lines = [frame for frame in frames if is_own(frame)]
         # The cell that called `check` is the student's namespace too, and comes first.
         lines = [frame for frame in lines if "grading.check" not in (frame.line or "")]
         return f"line {lines[-1].lineno}: {lines[-1].line or ''}".rstrip(": ") if lines else ""

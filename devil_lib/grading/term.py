@@ -164,6 +164,24 @@ def _hollow(source: str, body: str) -> str:
     return "\n\n".join(parts) or body
 
 
+# --- The time that a notebook takes -----------------------------------------------------------------------------------
+
+STATED = 60.0  # seconds of one processor that the whole of an assignment takes at most, imports included
+IMPORTS = 10.0  # of these, for what its kernel has to load; those that grade have it loaded before
+_STOPWATCH = "seconds-of-a-processor"
+
+
+def add_stopwatch(notebook: NotebookNode) -> None:
+    """A last cell that prints the seconds of a processor which the kernel took: other work beside it does not count."""
+    notebook.cells.append(nbformat.v4.new_code_cell("import time\nprint(time.process_time())", id=_STOPWATCH))
+
+
+def processor_seconds(notebook: NotebookNode) -> float | None:
+    """What the stopwatch of an executed notebook printed, None if it has none or never came to it."""
+    printed = [output.get("text", "") for cell in notebook.cells if cell.id == _STOPWATCH for output in cell.outputs]
+    return float(printed[0]) if printed and printed[0] else None
+
+
 # --- Accidents --------------------------------------------------------------------------------------------------------
 
 
@@ -414,7 +432,10 @@ def open_course(folder: Path, db_url: str = "", patience: Patience = Patience())
 
 @dataclass(frozen=True)
 class Row:
-    """A submission: the points it should have and has, by exercise, the scores after penalties, and its feedback."""
+    """A submission: the points it should have and has, by exercise, the scores after penalties, and its feedback.
+
+    seconds: that grading took, beside other submissions. processor: seconds of one processor that the notebook took, where measured.
+    """
 
     assignment: str
     case: str
@@ -425,6 +446,7 @@ class Row:
     score: float
     feedback: str
     seconds: float
+    processor: float | None = None
 
     @property
     def as_expected(self) -> bool:
@@ -644,6 +666,10 @@ def rehearse(
     for number, case in enumerate(sorted(cases, key=lambda case: case.late), 1):
         path = term.fetch(work, case.student)
         expected[case.student] = case.prepare(work, path)
+        if case is cases[0]:  # all right answers
+            notebook = _open(path)
+            add_stopwatch(notebook)
+            nbformat.write(notebook, path)
         if case.late:
             term.close(work)
         term.submit(work, case.student)
@@ -677,6 +703,7 @@ def rehearse(
                     exported[case.student],
                     _feedback(term, work, case, secrets),
                     graded[case.student][0],
+                    _processor(term, work, case) if case is cases[0] else None,
                 )
             )
     return rows
@@ -686,6 +713,11 @@ def _penalty(term: Term, work: Coursework, points: Points) -> float:
     """For the first day, of the points that were given automatically."""
     policy = PenaltyPerDay(config=term.api.config)
     return policy.late_submission_penalty("", sum(points[name] for name in work.answers), 1.0)
+
+
+def _processor(term: Term, work: Coursework, case: Case) -> float | None:
+    path = term.path("autograded", case.student, work.name) / f"{work.name}.ipynb"
+    return processor_seconds(_open(path)) if path.is_file() else None
 
 
 def _read_scores(path: Path, assignment: str) -> dict[str, float]:
@@ -731,6 +763,13 @@ def table(rows: Sequence[Row]) -> str:
             lines.append(f"    actual   {row.actual}")
     good = sum(row.as_expected for row in rows)
     lines.append(f"\n{good} of {len(rows)} submissions have the points that they should have")
+    for row in rows:
+        if row.processor is not None:
+            sign = "✓" if row.processor <= STATED - IMPORTS else "✗"
+            lines.append(
+                f"{sign} {row.assignment} with right answers took {row.processor:.0f} s of one processor; {STATED - IMPORTS:.0f} s and "
+                f"{IMPORTS:.0f} s of imports are what a student is told"
+            )
     return "\n".join(lines)
 
 
