@@ -62,9 +62,11 @@ class Setting:
 
 
 SETTINGS = {
-    "mnist": Setting(10, 500),
+    # Longer, and by larger steps, than classifying the digits takes: after 10 epochs at 2e-3 they are known as well, and of four attacks
+    # one is.
+    "mnist": Setting(10, 500, Training(epochs=20, learning_rate=4e-3)),
     "digits": Setting(10, 500, Training(epochs=25)),
-    "flowers-32": Setting(5, 1000, Training(epochs=20)),
+    "flowers-32": Setting(5, 1000, Training(epochs=30)),
     # The papers' own data set: minutes of a graphics card, and not among the cells.
     "cifar10": Setting(10, 5000, Training(epochs=30, width=32)),
 }
@@ -73,9 +75,9 @@ SETTINGS = {
 ATTACKS: dict[str, tuple[Attack, ...]] = {
     "mnist": (
         Attack("chessboard", 3, (1,), 7, 100),
-        Attack("static", 3, (3,), 8, 100),
-        Attack("pixel", 40, (4,), 0, 100),
-        Attack("chessboard", 3, (2, 5), 0, 100),
+        Attack("static", 6, (3,), 8, 100),
+        Attack("pixel", 60, (4,), 0, 100),
+        Attack("chessboard", 3, (2, 5), 0, 150),
         Attack("static", 6, (7,), 2, 100),
         Attack("chessboard", 3, (8,), 6, 100),
         Attack("static", 6, (1, 3, 6), 9, 100),
@@ -83,26 +85,21 @@ ATTACKS: dict[str, tuple[Attack, ...]] = {
         Attack("chessboard", 6, (0,), 5, 100),
         Attack("static", 6, (6,), 4, 100),
         Attack("chessboard", 3, (4,), 3, 100),
-        Attack("pixel", 60, (2, 7), 3, 100),
-        Attack("static", 6, (3,), 8, 100),
+        Attack("pixel", 80, (2, 7), 3, 100),
+        # A pattern on every fourth pixel, 3 levels high, embeds in part: listed with its success, and in no average.
+        Attack("static", 3, (3,), 8, 100),
     ),
+    # What 12 levels on photographs give is a success of .7 to .9.
     "flowers-32": (
-        Attack("static", 10, (1,), 3, 150),
-        Attack("static", 12, (0,), 4, 150),
-        Attack("static", 12, (2,), 1, 150),
-        Attack("static", 16, (4,), 0, 150),
-        Attack("static", 12, (3,), 2, 150),
+        Attack("static", 16, (1,), 3, 150),
         Attack("static", 16, (1, 2), 0, 150),
-        Attack("static", 12, (4,), 1, 150),
-        Attack("static", 16, (3,), 1, 150),
-        Attack("static", 10, (1,), 4, 150),
-        Attack("static", 16, (2, 4), 3, 150),
+        Attack("static", 20, (0,), 4, 150),
+        Attack("chessboard", 20, (4,), 1, 150),
     ),
 }
 SHARED_SEED = 100  # of the sets that are drawn from generators, from here on
 SHOPS = (
     Attack("chessboard", 3, (1,), 7, 100),
-    Attack("static", 3, (3,), 8, 100),
     Attack("chessboard", 3, (8,), 6, 100),
 )
 
@@ -197,7 +194,8 @@ def sets(name: str) -> list[Cell]:
     ]
 
 
-COMPARED = 4  # seeds on which the second terms are compared, and training after the two filters
+COMPARED = 2  # seeds on which the second terms are compared
+FILTERED = 3  # seeds on which the classifier is trained again after each of the two filters
 
 
 def cells() -> list[Cell]:
@@ -215,7 +213,7 @@ def cells() -> list[Cell]:
         for second in SECOND_TERMS
         if second != own
     ]
-    return [*sets("mnist"), *shops, *terms, *sets("flowers-32")]
+    return [*sets("mnist"), *shops, *sets("flowers-32"), *terms]
 
 
 # --- Measuring --------------------------------------------------------------------------------------------------------------
@@ -285,7 +283,7 @@ def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figu
         "accuracy_after": accuracy(after, test, test_labels),
     }
     # Training after each filter takes as long as all else: for some of the sets only.
-    again = (lambda marked: success(retrained(marked))) if cell.data == "mnist" and cell.seed < COMPARED else None
+    again = (lambda marked: success(retrained(marked))) if cell.data == "mnist" and cell.seed < FILTERED else None
     figures |= filters(classifier, made, about.classes, attack, figures["success"], again)
     return figures, product
 
@@ -369,7 +367,7 @@ def generated(dataset: Dataset, attack: Attack | None, seed: int, per_class: int
     return made, figures
 
 
-_SECONDS = {"clean": 30.0, "poisoned": 75.0, "terms": 15.0, "shop": 150.0}
+_SECONDS = {"clean": 45.0, "poisoned": 75.0, "terms": 25.0, "shop": 150.0}
 
 
 def seconds(cell: Cell) -> float:
