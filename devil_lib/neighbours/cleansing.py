@@ -127,7 +127,7 @@ class Inversion:
     target_images: int = 40
     second: str = "trimmed"
     weight: float = 1.0
-    share: float = 0.05
+    share: float = 0.1
     clamp: float = 3.0
     steps: int = 60
     first_step: float = 0.1
