@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 from torch import nn
 
+from devil_lib import data
 from devil_lib.models import Classifier, GaussianLatent, Generator, TanhHead
 from devil_lib.neighbours import cleansing, cleansing_table, generated_sets, poisoning
 from devil_lib.neighbours.cleansing import Inversion, Training
@@ -338,9 +339,9 @@ def test_every_cell_has_its_own_name_and_key():
     cells = cleansing_table.cells()
     assert len({cell.name for cell in cells}) == len({cell.key for cell in cells}) == len(cells) == len(set(cells))
     assert all(cell.base is None or cell.base in cells[:place] for place, cell in enumerate(cells))
-    for name in ("mnist", "flowers-32"):
+    for name, least in (("mnist", 10), ("flowers-32", 4)):
         attacked = [cell for cell in cleansing_table.sets(name) if cell.attack]
-        assert len(attacked) >= 10 and 2 * len(attacked) == len(cleansing_table.sets(name))
+        assert len(attacked) >= least and 2 * len(attacked) == len(cleansing_table.sets(name))
         assert any(len(cell.attack.sources) > 1 for cell in attacked)
     assert {attack.pattern for attack in cleansing_table.ATTACKS["mnist"]} == set(poisoning.ADDITIVE)
 
@@ -356,3 +357,36 @@ def test_the_published_p_values_are_those_of_the_published_lengths():
         found = cleansing.detect(cleansing.all_pairs(cell.setting.classes), figures["lengths"])
         assert found.pair == (figures["source"], figures["target"])
         assert found.p_value == pytest.approx(figures["p_value"], rel=0.2, abs=1e-12), cell.name
+
+
+def test_the_published_sets_of_digits_can_be_measured_again():
+    """Of the cheapest set: the classifier, and the pattern of the planted pair alone."""
+    attack = cleansing_table.ATTACKS["digits"][0]
+    cell = cleansing_table.Cell("digits", attack, 0)
+    figures, about = cleansing_table.TABLE.published()[cell], cell.setting
+    dataset = data.load("digits")
+    made = cleansing_table.training_set(dataset, attack, 0, about.per_class)
+    classifier = cleansing.train(made.samples, made.labels, about.classes, about.training, 0)
+    trigger = attack.trigger((1, 28, 28), 0)
+    success = poisoning.attack_success(
+        classifier, dataset.test, dataset.test_labels, trigger, attack.target, attack.sources
+    )
+    assert success == pytest.approx(figures["success"], abs=0.1)
+    pair = (attack.sources[0], attack.target)
+    assert (figures["source"], figures["target"]) == pair and figures["p_value"] < 1e-6
+    found = cleansing.invert(classifier, made.samples, made.labels, [pair], about.inversion)
+    published = figures["lengths"][cleansing.all_pairs(10).index(pair)]
+    assert found.lengths.item() == pytest.approx(published, rel=0.3)
+
+
+def test_the_published_sets_of_mnist_meet_the_bars():
+    """At least 9 of 10 embedded attacks found with their pair, at most 2 of 10 clean sets called poisoned, and success below the
+    paper's 4.9 % after cleansing."""
+    stored = cleansing_table.TABLE.published()
+    if not all(cell in stored for cell in cleansing_table.sets("mnist")):
+        pytest.skip("the sets of MNIST are not all measured yet: `make neighbours`")
+    found = cleansing_table.summary("mnist")
+    assert found["embedded"] >= 10 and found["clean"] >= 10
+    assert found["found_pair"] >= 0.9 * found["embedded"]
+    assert found["false_alarms"] <= 0.2 * found["clean"]
+    assert found["worst_success_after"] <= 0.049
