@@ -347,6 +347,31 @@ def test_every_cell_is_there_once_and_after_what_it_builds_on():
     assert all(table.seconds(cell) > 0 for cell in wanted)
 
 
+def test_enough_seeds_of_every_thief_come_before_the_others():
+    soon = [cell for cell in table.all_cells() if cell.part == "thief"][: table.SOONER * len(table.THIEVES)]
+    assert {(cell.kind, cell.seed) for cell in soon} == {(k, s) for k in table.THIEVES for s in range(table.FEWEST)}
+
+
+def test_a_white_box_thief_calibrates_on_what_the_target_never_saw(monkeypatch):
+    """Real samples of the white box, and of the check before it, are of the test split; those of the others of the training split."""
+    asked = []
+
+    def split(name, held_out):
+        asked.append(held_out)
+        return torch.zeros(20, 1, 28, 28)
+
+    monkeypatch.setattr(table, "_data", split)
+    monkeypatch.setattr(table, "chosen", lambda *about: torch.arange(3))
+    monkeypatch.setattr(table.Server, "serve", lambda self, n: torch.zeros(20, 1, 28, 28))
+    monkeypatch.setattr(table, "_frechet", lambda *about: 0.0)
+    table.loot(table.THIEVES["white box, chain"], 0)
+    table.check(table.JUDGE, 0)
+    assert asked == [True] * 3, "once by the thief, once for each of two samplers"
+    table.loot(table.THIEVES["partial black box, all"], 0)
+    table.loot(table.THIEVES["control, 5,000 real"], 0)
+    assert asked[3:] == [False] * 2
+
+
 def test_keys_change_with_what_a_cell_takes_and_with_nothing_else(monkeypatch):
     before = {cell: cell.key for cell in table.all_cells()}
     monkeypatch.setattr(table, "CHAIN", 7)
@@ -388,6 +413,33 @@ def test_too_few_seeds_make_no_claim():
     assert table.gap(low, high) == pytest.approx(3.1 - 1.7) and table.gap(high, low) < 0
     with pytest.raises(ValueError, match="has no thief 'magic'"):
         table.spread("magic")
+
+
+def test_differences_are_taken_seed_by_seed(monkeypatch):
+    """Of seeds that both thieves have: a hard seed is hard for both, and the difference does not see it."""
+    figures = {
+        table.BLACK_BOX: [10.0, 11.0, 12.0, 13.0, 14.0, 90.0, 15.0],
+        "defended by filtering": [15.0, 16.5, 17.0, 18.0, 19.0, 96.0],
+    }
+    stored = {
+        table.Cell("thief", kind, seed): {
+            "fd_to_real": value,
+            "loot_fd_to_real": 7.0 if kind == table.BLACK_BOX else 9.0,
+        }
+        for kind, values in figures.items()
+        for seed, value in enumerate(values)
+    }
+    monkeypatch.setattr(type(table.TABLE), "published", lambda self: stored)
+    found = table.rise(table.BLACK_BOX, "defended by filtering", "fd_to_real")
+    assert found.values == (5.0, 5.5, 5.0, 5.0, 5.0, 6.0) and found.side == 1
+    assert table.gap(*(table.spread(kind, "fd_to_real") for kind in figures)) < 0, "though the intervals overlap"
+    assert table.rise("defended by filtering", table.BLACK_BOX, "fd_to_real").side == -1
+    assert table.balance("filtering").values == (3.0, 3.5, 3.0, 3.0, 3.0, 4.0), (
+        "the customer's loss of 2 is taken off"
+    )
+    assert table.Spread((1.0, -1.0) * 3).side == 0 and table.Spread((1.0,) * 5).side is None
+    with pytest.raises(ValueError, match="several strengths"):
+        table.spread("filtering", "fd_to_real", part="served")
 
 
 needs_results = pytest.mark.skipif(not table.TABLE.results.is_file(), reason="the table is not measured yet")

@@ -408,24 +408,59 @@ class Spread:
         """NaN where nothing is measured."""
         return statistics.median(self.values) if self.values else float("nan")
 
+    @property
+    def side(self) -> int | None:
+        """Of differences: 1 if their interval lies above 0, -1 if below, 0 if it holds 0; None with too few seeds."""
+        if self.interval is None:
+            return None
+        return int(self.interval.low > 0.0) - int(self.interval.high < 0.0)
+
     def __str__(self) -> str:
         if self.interval is not None:
             return str(self.interval)
         return f"{self.median:.3g} ({len(self.values)} seeds: no claim)" if self.values else "not measured"
 
 
-def spread(kind: str, figure: str = "fd_to_target", part: str = "thief", strength: float | None = None) -> Spread:
-    """One figure of the published table over its seeds, such as "fd_to_real" of a thief.
+def by_seed(
+    kind: str, figure: str = "fd_to_target", part: str = "thief", strength: float | None = None
+) -> dict[int, float]:
+    """One figure of the published table by the seed that it was measured with, such as "fd_to_real" of a thief.
 
     Raises:
-        ValueError: a kind that the table does not have. FileNotFoundError: nothing was published.
+        ValueError: a kind that the table does not have, or several strengths of it and none chosen.
+        FileNotFoundError: nothing was published.
     """
-    mine = [cell for cell in all_cells() if (cell.part, cell.kind) == (part, kind)]
+    mine = [
+        cell for cell in all_cells() if (cell.part, cell.kind) == (part, kind) and strength in (None, cell.strength)
+    ]
     if not mine:
-        raise ValueError(f"the table has no {part} {kind!r}")
+        raise ValueError(f"the table has no {part} {kind!r}" + ("" if strength is None else f" at {strength:g}"))
+    if len({cell.strength for cell in mine}) > 1:
+        raise ValueError(f"{kind!r} has several strengths: choose one of {STRENGTHS[kind]}")
     stored = TABLE.published()
-    mine = [cell for cell in mine if cell in stored and strength in (None, cell.strength)]
-    return Spread(tuple(stored[cell][figure] for cell in mine))
+    return {cell.seed: stored[cell][figure] for cell in mine if cell in stored}
+
+
+def spread(kind: str, figure: str = "fd_to_target", part: str = "thief", strength: float | None = None) -> Spread:
+    """One figure of the published table over its seeds; arguments and errors as those of `by_seed`."""
+    return Spread(tuple(by_seed(kind, figure, part, strength).values()))
+
+
+def rise(first: str, second: str, figure: str = "fd_to_target") -> Spread:
+    """By how much the second thief's figure exceeds the first's, seed by seed, over the seeds that both are measured with.
+
+    Two thieves of one seed and one architecture start from the same untrained pair and visit the same server. What is hard about a
+    seed is so for both of them, and falls out of the difference.
+    """
+    low, high = by_seed(first, figure), by_seed(second, figure)
+    return Spread(tuple(high[seed] - low[seed] for seed in sorted(low.keys() & high.keys())))
+
+
+def balance(name: str) -> Spread:
+    """What a defence costs the thief more than the customer, seed by seed: the rise of the thief's fd_to_real less the rise of that of
+    the samples which he is served, both against no defence. Above 0 it counts."""
+    thieves, served = (rise(BLACK_BOX, f"defended by {name}", figure) for figure in ("fd_to_real", "loot_fd_to_real"))
+    return Spread(tuple(his - theirs for his, theirs in zip(thieves.values, served.values, strict=True)))
 
 
 def gap(lower: Spread, higher: Spread) -> float | None:
