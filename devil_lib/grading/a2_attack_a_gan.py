@@ -27,17 +27,11 @@ from devil_lib.grading.exercise import (
     unlike,
 )
 from devil_lib.grading.generators import affine_generator, own_tensor
-from devil_lib.grading.payload import Outcome
 from devil_lib.models import Discriminator, GaussianLatent, Generator, TanhHead
 
 NAME = "a2_attack_a_gan"
 _CLOSE = 2e-3  # relative; all values have a closed form, and float32 was off by at most 8e-7 over 100 seeds
 _APART = 0.02  # relative; how far off every misconception is at least in a case
-
-
-def _part(answers: Answers, label: str, name: str) -> Answers:
-    """One of several things that were kept of a call, as answers under its own name."""
-    return Answers({name: Outcome(answers.value(label)[name])})
 
 
 def _near(got: np.ndarray, wanted: np.ndarray) -> bool:
@@ -278,7 +272,7 @@ def _red_values(case: _Red, variant: Variant) -> tuple[float, dict[str, float]]:
 
 def _red_value(label: str) -> Callable[[Answers, dict[str, _Red], Variant], None]:
     def test(answers: Answers, cases: dict[str, _Red], variant: Variant) -> None:
-        got = _part(answers, label, "loss").number("loss")
+        got = answers.part(label, "loss").number(label)
         expect(got, *_red_values(cases[label], variant), relative=_CLOSE)
 
     return test
@@ -589,7 +583,7 @@ def _step_forgets(answers: Answers, case: _Step, variant: Variant) -> None:
 
 
 def _step_returns(answers: Answers, case: _Step, variant: Variant) -> None:
-    expect(_part(answers, "fresh", "value").number("value"), *_step_values(case, variant), relative=_CLOSE)
+    expect(answers.part("fresh", "value").number("fresh"), *_step_values(case, variant), relative=_CLOSE)
 
 
 RED_STEP = Exercise(
@@ -764,7 +758,7 @@ def _trail_fidelity(case: _Trail, variant: Variant) -> tuple[float, dict[str, fl
 
 def _trail_parts(answers: Answers, case: _Trail, label: str) -> tuple[float, float]:
     """Of losses at two λ, the part without λ and the part that λ weighs: a loss is the line through both."""
-    low, high = (_part(answers, f"{label} {i}", "loss").number("loss") for i in range(2))
+    low, high = (answers.part(f"{label} {i}", "loss").number(f"{label} {i}") for i in range(2))
     slope = (high - low) / (case.weights[1] - case.weights[0])
     return low - case.weights[0] * slope, slope
 

@@ -27,7 +27,6 @@ from devil_lib.grading.exercise import (
     unlike,
 )
 from devil_lib.grading.generators import affine_generator, own_tensor
-from devil_lib.grading.payload import Outcome
 from devil_lib.models import GaussianLatent, Generator, UniformLatent
 
 NAME = "a4_detect"
@@ -355,12 +354,6 @@ def _ask_one_search(
     student.call(label, "search", generator, picture, own_tensor(starts), then=looked_at)
 
 
-def _part(answers: Answers, label: str, name: str) -> Answers:
-    """One entry of a dictionary that was kept, as an answer of its own."""
-    value = answers.value(label)
-    return Answers({label: Outcome(value[name])})
-
-
 def _in_unit(squared: float, elements: int, unit: str) -> float:
     return {"sum": squared, "mean": squared / elements, "root": math.sqrt(squared)}[unit]
 
@@ -377,16 +370,16 @@ def _reached(
 ) -> tuple[float, str]:
     """What was found as a distance, and its unit; of a latent, the sum of the squares there. made: what the generator makes
     of the probe if it is left as it was."""
-    after = _part(answers, label, "made").array(label, size=made.size).reshape(made.shape)
+    after = answers.part(label, "made").array(label, size=made.size).reshape(made.shape)
     if np.abs(after - made).max() > 1e-3:
         raise Failed(
             "the generator makes other samples than before: it is the latent that has to move, not the weights"
         )
-    found = _part(answers, label, "found")
+    found = answers.part(label, "found")
     if variant["returned"] != "latent":
         return found.number(label), variant["returned"]
     latent = found.array(label)
-    dim = _part(answers, label, "dim").number(label)
+    dim = answers.part(label, "dim").number(label)
     if latent.size != dim:
         raise Failed(
             "one latent is asked for, the one where the generator comes nearest", f"{latent.size} numbers came back"
@@ -593,7 +586,7 @@ def _ask_ratios(student: Any, variant: Variant, cases: dict[str, _Sweep]) -> Non
 def _ratios_are(answers: Answers, cases: dict[str, _Sweep], variant: Variant) -> None:
     case = cases["normal"]
     wanted, wrong = _ratio_values(case, variant)
-    got = _part(answers, "normal", "ratios").array("normal", size=len(case.scales)).reshape(-1)
+    got = answers.part("normal", "ratios").array("normal", size=len(case.scales)).reshape(-1)
     if np.allclose(got, wanted, rtol=1e-3):
         return
     for symptom, values in wrong.items():
@@ -608,8 +601,8 @@ def _ratios_are(answers: Answers, cases: dict[str, _Sweep], variant: Variant) ->
 
 def _starts_of(answers: Answers, label: str, case: _Sweep) -> dict[tuple[int, int], np.ndarray]:
     """The starts (m, dim) by picture and place of the scale."""
-    pictures = _part(answers, label, "pictures").array(label).astype(int)
-    starts = _part(answers, label, "starts").array(label)
+    pictures = answers.part(label, "pictures").array(label).astype(int)
+    starts = answers.part(label, "starts").array(label)
     if not len(starts):
         raise Failed("the search was never called")
     places = np.array([_scale_of(np.sqrt((z**2).mean()), case) for z in starts])
@@ -993,7 +986,7 @@ def _ask_dynamic(student: Any, variant: Variant, cases: dict[str, _Layer]) -> No
 def _silent_are(label: str) -> Callable[[Answers, dict[str, _Layer], Variant], None]:
     def test(answers: Answers, cases: dict[str, _Layer], variant: Variant) -> None:
         case = cases[label]
-        found = _part(answers, f"{label}, silent", "found").array(f"{label}, silent").reshape(-1)
+        found = answers.part(f"{label}, silent", "found").array(f"{label}, silent").reshape(-1)
         got, wanted = set(found.astype(int).tolist()), _silent_units(case, variant["share"])
         if got == wanted:
             return
@@ -1006,7 +999,7 @@ def _silent_are(label: str) -> Callable[[Answers, dict[str, _Layer], Variant], N
 
 
 def _loudness_is(answers: Answers, cases: dict[str, _Layer], variant: Variant) -> None:
-    got = _part(answers, "constant, loud", "found").number("constant, loud")
+    got = answers.part("constant, loud", "found").number("constant, loud")
     # A standard deviation over n or n - 1 latents: 0.003 at 200.
     expect(got, *_loudness_values(cases["constant"], variant), relative=0.01)
 
@@ -1014,7 +1007,7 @@ def _loudness_is(answers: Answers, cases: dict[str, _Layer], variant: Variant) -
 def _outputs_are(answers: Answers, cases: dict[str, _Layer], variant: Variant) -> None:
     for label, case in cases.items():
         wanted = case.activations(case.z)
-        got = _part(answers, f"{label}, outputs", "found").array(f"{label}, outputs", size=wanted.size)
+        got = answers.part(f"{label}, outputs", "found").array(f"{label}, outputs", size=wanted.size)
         if got.shape != wanted.shape:
             raise Failed("the shape is not (n, units, height, width)", f"{got.shape} instead of {wanted.shape}")
         if np.abs(got - wanted).max() > 1e-3 * np.abs(wanted).max():

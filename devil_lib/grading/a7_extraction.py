@@ -23,7 +23,6 @@ from devil_lib.grading.exercise import (
     tells_apart,
     unlike,
 )
-from devil_lib.grading.payload import Outcome
 from devil_lib.metrics import FeatureStatistics, frechet_distance
 
 NAME = "a7_extraction"
@@ -154,14 +153,9 @@ def _ask_distances(student: Any, variant: Variant, cases: dict[str, _Sets]) -> N
         )
 
 
-def _part(answers: Answers, label: str, name: str) -> Answers:
-    """One entry of a dictionary that was kept, as an answer of its own."""
-    return Answers({label: Outcome(answers.value(label)[name])})
-
-
 def _distance_is(name: str) -> Callable[[Answers, dict[str, _Sets], Variant], None]:
     def test(answers: Answers, cases: dict[str, _Sets], variant: Variant) -> None:
-        found = _part(answers, "fitting", "found").array("fitting", size=2).flatten()
+        found = answers.part("fitting", "found").array("fitting", size=2).flatten()
         got = found[0 if name == "target" else 1]
         expect(got, *_distance_values(cases["fitting"], variant)[name], relative=_DISTANCE)
 

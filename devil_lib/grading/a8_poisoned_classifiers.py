@@ -28,14 +28,8 @@ from devil_lib.grading.exercise import (
     unlike,
 )
 from devil_lib.grading.generators import own_tensor
-from devil_lib.grading.payload import Outcome
 
 NAME = "a8_poisoned_classifiers"
-
-
-def _part(answers: Answers, label: str, name: str) -> Answers:
-    """One entry of a dictionary that was kept, as an answer of its own."""
-    return Answers({label: Outcome(answers.value(label)[name])})
 
 
 # --- 1. Attack success and its null ---------------------------------------------------------------------------------
@@ -370,7 +364,7 @@ _NEAR_LEVEL = 0.02  # of a level; single precision gives 1e-4
 def _stored_is(label: str) -> Callable[[Answers, dict[str, _Addition], Variant], None]:
     def test(answers: Answers, cases: dict[str, _Addition], variant: Variant) -> None:
         case = cases[label]
-        got = _part(answers, label, "made").array(label, size=case.images.size).reshape(case.images.shape)
+        got = answers.part(label, "made").array(label, size=case.images.size).reshape(case.images.shape)
         levels = (got + 1.0) * 127.5 if variant["range"] == "symmetric" else got * 255.0
         if not np.isfinite(levels).all():
             raise Failed("NaN or infinity came back")
@@ -396,13 +390,13 @@ def _stored_is(label: str) -> Callable[[Answers, dict[str, _Addition], Variant],
 
 def _left_alone(answers: Answers, cases: dict[str, _Addition], variant: Variant) -> None:
     for label, case in cases.items():
-        shape = _part(answers, label, "made").array(label).shape
+        shape = answers.part(label, "made").array(label).shape
         if shape != case.images.shape:
             raise Failed("the shape is not that of the images", f"{shape} instead of {case.images.shape}")
-        images = _part(answers, label, "images").array(label)
+        images = answers.part(label, "images").array(label)
         if np.abs(images - _in_units(case.images, variant)).max() > 1e-4:
             raise Failed("the images that were given are changed: the clean data set would carry the pattern too")
-        if np.abs(_part(answers, label, "pattern").array(label) - case.pattern).max() > 1e-2:
+        if np.abs(answers.part(label, "pattern").array(label) - case.pattern).max() > 1e-2:
             raise Failed("the pattern that was given is changed: the next call would add another one")
 
 
@@ -615,7 +609,7 @@ def _gradient_is(answers: Answers, cases: dict[str, _Staircase], variant: Varian
             "no gradient comes back through the loss, so that nothing can be trained by it: one tensor is asked for"
         )
     found, joint, apart = (
-        _part(answers, "gradient", name).array("gradient") for name in ("probabilities", "joint", "apart")
+        answers.part("gradient", name).array("gradient") for name in ("probabilities", "joint", "apart")
     )
     reached = case.probabilities.mean(1, keepdims=True) if variant["average"] == "first" else case.probabilities
     pushed = np.broadcast_to(reached < case.beta, (n, m))

@@ -46,6 +46,10 @@ class Answers:
             raise Failed(*explain(outcome))
         return outcome.value
 
+    def part(self, label: str, name: str) -> Answers:
+        """One entry of a dictionary that was kept under a label, as an answer of its own under the same label."""
+        return Answers({label: Outcome(self.value(label)[name])})
+
     def number(self, label: str) -> float:
         """A single real number, whether Python's, NumPy's or torch's; NaN and infinity are numbers too."""
         value = self.value(label)

@@ -97,8 +97,8 @@ class Student:
             )
         except NotImplementedError as error:
             # PyTorch raises it too, for what a device or a layout cannot do: in its own code, or in C++ with a message.
-            frames, is_own = self._frames(error, name)
-            if frames and is_own(frames[-1]) and not error.args:
+            frames = self._frames(error, name)
+            if frames and frames[-1][1] and not error.args:
                 return Outcome(error=UNWRITTEN)
             return self._raised(error, name)
         except (Exception, SystemExit) as error:
@@ -107,22 +107,19 @@ class Student:
     def _raised(self, error: BaseException, name: str) -> Outcome:
         return Outcome(error=type(error).__name__, message=_first_line(error), line=self._line(error, name))
 
-    def _frames(
-        self, error: BaseException, name: str
-    ) -> tuple[list[traceback.FrameSummary], Callable[[traceback.FrameSummary], bool]]:
-        """Through what the exception went, the innermost last, and what tells the student's own code from the rest of it."""
+    def _frames(self, error: BaseException, name: str) -> list[tuple[traceback.FrameSummary, bool]]:
+        """Through what the exception went, the innermost last, and whether it is the student's own code."""
         code = getattr(self._namespace.get(name), "__code__", None)
         own = {code.co_filename} if code else set()
         try:
-            frames = list(traceback.extract_tb(error.__traceback__))
+            frames = traceback.extract_tb(error.__traceback__)
         except Exception:  # a traceback that cannot be read must not cost more than its line
-            frames = []
-        return frames, lambda frame: frame.filename in own or "ipykernel_" in frame.filename
+            return []
+        return [(frame, frame.filename in own or "ipykernel_" in frame.filename) for frame in frames]
 
     def _line(self, error: BaseException, name: str) -> str:
         """The last line of the student's own code through which the exception went: "line 3: return a + b"."""
-        frames, is_own = self._frames(error, name)
-        lines = [frame for frame in frames if is_own(frame)]
+        lines = [frame for frame, is_own in self._frames(error, name) if is_own]
         # The cell that called `check` is the student's namespace too, and comes first.
         lines = [frame for frame in lines if "grading.check" not in (frame.line or "")]
         return f"line {lines[-1].lineno}: {lines[-1].line or ''}".rstrip(": ") if lines else ""
