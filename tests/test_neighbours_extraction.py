@@ -348,7 +348,7 @@ def test_every_cell_is_there_once_and_after_what_it_builds_on():
 
 
 def test_enough_seeds_of_every_thief_come_before_the_others():
-    soon = [cell for cell in table.all_cells() if cell.part == "thief"][: table.SOONER * len(table.THIEVES)]
+    soon = [cell for cell in table.all_cells() if cell.part == "thief"][: table.FEWEST * len(table.THIEVES)]
     assert {(cell.kind, cell.seed) for cell in soon} == {(k, s) for k in table.THIEVES for s in range(table.FEWEST)}
 
 

@@ -29,7 +29,9 @@ from devil_lib.training import TrainSettings
 TARGET, PARTNER, DATA = "course-dcgan-mnist", "discriminator-mnist", "mnist"
 OTHER = "fashion-mnist"  # the domain that a stolen generator is taken to
 SEEDS = tuple(range(9))
-SOONER = 6  # seeds that are measured of everything before the others: so many are enough for an interval
+# Seeds that a claim takes, and that are measured of everything before the others. With fewer than nine, one failed training is an end of
+# the interval.
+FEWEST = 6
 STEPS = 500  # of every thief
 MOVED = 300  # of training in the other domain
 FORM = 1  # to be raised when a cell measures something else than before, with the same settings
@@ -210,7 +212,7 @@ def all_cells() -> list[Cell]:
         ]
 
     strengths = [Cell("served", name, 0, strength) for name, all_of in STRENGTHS.items() for strength in all_of]
-    return [*strengths, *over(SEEDS[:SOONER]), *over(SEEDS[SOONER:])]
+    return [*strengths, *over(SEEDS[:FEWEST]), *over(SEEDS[FEWEST:])]
 
 
 # --- What all of them need -------------------------------------------------------------------------------------------------------
@@ -307,7 +309,7 @@ def check(kind: str, seed: int) -> cells.Figures:
 
 def loot(about: Thief, seed: int, base: Pair | None = None) -> Tensor:
     """(n, 1, 28, 28) what a thief trains his GAN on. base: his earlier theft, whose discriminator a partial black box goes on with."""
-    # A discriminator is calibrated on what it was not trained on: by the seller's, real samples of the training set are known.
+    # The seller's discriminator was trained on the training set, and is too sure of it to be calibrated there.
     held_out = about.scenario == "white box"
     real = real_samples(about.real, seed, held_out=held_out) if about.real else torch.empty(0, 1, 28, 28)
     if not about.queries:
@@ -389,8 +391,6 @@ TABLE = cells.Table("extraction", all_cells, measure, seconds, "make neighbours"
 
 
 # --- Reading it -----------------------------------------------------------------------------------------------------------------------
-
-FEWEST = 6  # seeds that a claim takes; with fewer than nine, one failed training is an end of the interval
 
 
 @dataclass(frozen=True)
