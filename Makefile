@@ -13,7 +13,7 @@ VPY    := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 START  := notebooks/00_start_here.ipynb
 
-# Tests of one file run in one process, and each process on one thread: several threads each would wait for one another.
+# Tests of one file run in one process (PARALLEL= runs all in one).
 PARALLEL ?= -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 # Without a screen there is no browser to open: the address is printed instead.
@@ -38,7 +38,7 @@ lab: $(STAMP) ## open the course in JupyterLab (prints the address where there i
 	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None $(ARGS)
 
 test: $(STAMP) ## run every test, notebooks included (ARGS="-k lesson" is handed to pytest)
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VPY) -m pytest $(PARALLEL) $(ARGS)
+	@$(VPY) -m pytest $(PARALLEL) $(ARGS)
 
 course: $(STAMP) ## run the lessons and write build/course/index.html (PROFILE=quick|lab|full, LESSON=22_red)
 	@$(VPY) -m devil_lib.course run --profile "$(PROFILE)" $(if $(LESSON),--lesson "$(LESSON)") $(ARGS)

@@ -2,11 +2,17 @@
 
 import functools
 import http.server
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from processes import one_of_several
+
+if one_of_several():
+    # Several threads in each of several processes would wait for one another. PyTorch reads this when it is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # What takes minutes comes first, so that no process is left alone with it at the end; all else in the order of the names.
 LONG = (

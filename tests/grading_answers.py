@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ import nbformat
 import pytest
 from nbgrader.api import Gradebook
 from nbgrader.validator import Validator
+from processes import one_of_several
 from released import with_holes
 
 from devil_lib.grading.exercise import Exercise, find_assignment, find_exercise
@@ -176,12 +176,15 @@ def start(assignment: str, folder: Path, every: str = "") -> Callable[[], Result
         place = folder / config.CourseDirectory.submitted_directory / student(i) / assignment / f"{assignment}.ipynb"
         submit(released, codes, place, whole=i == 0)
         tasks[i] = functools.partial(autograde, str(folder), "", Patience(), assignment, student(i))
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-        wait = lambda: dict(graders(1).run(tasks))  # noqa: E731
+
+    def grade(jobs: int) -> dict[int, Any]:
+        return dict(graders(jobs).run(tasks))
+
+    if one_of_several():
+        wait = functools.partial(grade, 1)
     else:
         waiting = ThreadPoolExecutor(1)
-        wait = waiting.submit(lambda: dict(graders(usual_jobs()).run(tasks))).result
+        wait = waiting.submit(grade, usual_jobs()).result
         waiting.shutdown(wait=False)
 
     def finish() -> Results:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from offline import remote_parts
+from processes import one_of_several
 
 from devil_lib.course.check import Report, check_notebook
 from devil_lib.course.export import export_page
@@ -38,19 +39,19 @@ def run(request) -> Iterator[Callable[[str], Report]]:
     a time, and a test waits for its own; one of several processes runs the lesson that it is given."""
     chosen = {item.callspec.params["name"] for item in request.session.items if item.path == Path(__file__)}
     stop = threading.Event()
-    jobs = 1 if "PYTEST_XDIST_WORKER" in os.environ else CourseSettings.jobs
+    alone = not one_of_several()
+    jobs = CourseSettings.jobs if alone else 1
+    threads = max(1, usable_cores() // jobs) if alone else 1
     pool = ThreadPoolExecutor(jobs)
-    threads = max(1, usable_cores() // jobs) if jobs > 1 else 1
 
     @functools.cache
     def start(name: str) -> Future[Report]:
         path = LESSONS[name].path
         return pool.submit(check_notebook, path, "quick", PARAMETERS, OUT, TIMEOUT, threads=threads, stop=stop)
 
-    if jobs > 1:
-        for name in LESSONS:
-            if name in chosen:
-                start(name)
+    for name in LESSONS:
+        if alone and name in chosen:
+            start(name)
     yield lambda name: start(name).result()
     stop.set()
     pool.shutdown(wait=True, cancel_futures=True)
