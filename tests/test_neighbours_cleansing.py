@@ -210,6 +210,27 @@ def test_only_images_with_the_target_s_label_that_leave_it_are_flagged():
     assert cleansing.flagged(axes(), samples, labels, pattern, 1).nonzero().flatten().tolist() == [0, 1]
     with pytest.raises(ValueError, match="shape"):
         cleansing.flagged(axes(), samples, labels, torch.zeros(1, 3, 3), 1)
+    with pytest.raises(ValueError, match="at least one stretch"):
+        cleansing.flagged(axes(), samples, labels, pattern, 1, stretches=())
+
+
+def test_the_pattern_is_stretched_as_far_as_few_more_leave():
+    """White squares, read as class 1 while they are brighter than 0: a pattern of .3 frees the dim ones alone, twice as much frees the
+    next, and if those are many it is not stretched so far."""
+
+    class Bright(nn.Module):
+        def forward(self, x):
+            return torch.stack([torch.zeros(len(x)), x.flatten(1).mean(1)], dim=1)
+
+    def left(dim: int, next_: int, bright: int) -> int:
+        values = torch.tensor([0.2] * dim + [0.5] * next_ + [0.9] * bright)
+        samples = values[:, None, None, None].expand(-1, 1, 2, 2)
+        labels = torch.ones(len(values), dtype=torch.long)
+        return int(cleansing.flagged(Bright(), samples, labels, torch.full((1, 2, 2), 0.3), 1).sum())
+
+    assert left(10, 4, 86) == 14, "four of a hundred more"
+    assert left(10, 8, 82) == 10, "eight of a hundred are too many"
+    assert left(0, 0, 100) == 0
 
 
 def test_rates_count_the_judged_samples_alone():
@@ -286,6 +307,18 @@ def test_an_attack_is_found_and_undone():
     left = made.without(flagged)
     after = cleansing.train(left.samples, left.labels, 4, settings)
     assert poisoning.attack_success(after, test, test_labels, trigger, 3, [0]) < 0.1
+
+
+def test_noise_makes_copies_that_differ():
+    """Two copies in one epoch are two epochs' steps; and what is trained with noise is another classifier."""
+    samples, labels = quadrants(20, 0)
+    seen = []
+    settings = Training(epochs=1, batch=20, width=4, noise=0.3, copies=2)
+    noisy = cleansing.train(samples, labels, 4, settings, on_progress=lambda step, _: seen.append(step))
+    assert len(seen) == settings.steps(len(labels)) == 8
+    plain = cleansing.train(samples, labels, 4, Training(epochs=2, batch=20, width=4))
+    assert not torch.equal(noisy.output.weight, plain.output.weight)
+    assert torch.equal(noisy.output.weight, cleansing.train(samples, labels, 4, settings).output.weight)
 
 
 def test_only_square_images_are_trained_on():

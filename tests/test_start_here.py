@@ -66,6 +66,6 @@ def test_the_map_takes_minutes_of_every_lesson():
         "20_threat_model", "21_trail", "22_red", "23_rex", "24_trigger_distributions",
         "25_backdoored_vae", "26_backdoored_audio", "27_style_expansion",
         "30_inspect_the_model", "31_inspect_the_outputs", "40_sanitize", "41_audit_a_download", "42_the_matrix",
-        "50_steal_a_gan", "51_defend_a_gan", "52_trigger_distributions_of_classifiers",
+        "50_steal_a_gan", "51_defend_a_gan", "52_trigger_distributions_of_classifiers", "53_cleanse_a_training_set",
         "91_for_instructors",
     ]  # fmt: skip

@@ -363,6 +363,11 @@ def random_patches(shape: tuple[int, int, int]) -> Triggers:
     return lambda n, rng=None: 2.0 * torch.rand(n, *shape, generator=rng) - 1.0
 
 
+def full_contrast_patches(shape: tuple[int, int, int]) -> Triggers:
+    """Triggers (n, *shape) whose values are -1 or 1 by the throw of a coin: as random, with edges as hard as a planted pattern's."""
+    return lambda n, rng=None: 2.0 * torch.randint(2, (n, *shape), generator=rng).float() - 1.0
+
+
 # --- Detection and removal -----------------------------------------------------------------------------------------------
 
 

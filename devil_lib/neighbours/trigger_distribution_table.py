@@ -103,6 +103,7 @@ SETTINGS = {
 # The paper's weak one puts a trigger on 80 of 8,000 images in an epoch; of 200 these are 2, so that one between is tried as well.
 RETRAININGS = {"strong": STRONG, "middle": Retraining(share=0.1, learning_rate=3e-3), "weak": WEAK}
 CLASSES = 10
+CONTRAST = "random patches, full contrast"  # a way of retraining with a stage of its own
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,8 @@ SEARCHED = FIRST[2:8:2]  # whose target class is searched for
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement. stage: "clean", "victim", "defence" or "search" (for the target class). number: of a black-and-white pattern, or
-    the seed of a colour patch where the data set is coloured; -1 for none."""
+    """One measurement. stage: "clean", "victim", "defence", "contrast" (one more control of the defence) or "search" (for the target
+    class). number: of a black-and-white pattern, or the seed of a colour patch where the data set is coloured; -1 for none."""
 
     data: str
     stage: str
@@ -176,11 +177,14 @@ class Cell:
         later = {"clean": ("approximation", "search", "reversals", "reversal_steps", "samples")}
         later["victim"] = later["clean"]
         later["defence"], later["search"] = ("search",), ("approximation", "reversals", "reversal_steps", "samples")
+        later["contrast"] = later["clean"]
         for unused in later[self.stage]:
             about.pop(unused)
         parts = [FORM, self.name, about, self.target if self.number >= 0 else None]
         if self.stage == "defence":
             parts += [BETAS, {name: asdict(one) for name, one in RETRAININGS.items()}]
+        if self.stage == "contrast":
+            parts += [{name: asdict(one) for name, one in RETRAININGS.items()}]
         return digest(parts)
 
 
@@ -188,7 +192,7 @@ def cells() -> list[Cell]:
     """Every cell, in the order in which they are measured: what the lesson needs first, then the rest of the 51 patterns."""
 
     def both(name: str, number: int) -> list[Cell]:
-        return [Cell(name, "victim", number), Cell(name, "defence", number)]
+        return [Cell(name, stage, number) for stage in ("victim", "defence", "contrast")]
 
     ordered = [*FIRST, *(number for number in GREY if number not in FIRST)]
     return [
@@ -241,7 +245,7 @@ def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figu
             "target": cell.target,
         }
         return figures, checkpoints.packed(victim)
-    return defence(cell, model, parts), None
+    return (defence if cell.stage == "defence" else contrast)(cell, model, parts), None
 
 
 def success(classifier: Classifier, parts: Split, patch: Patch, target: int) -> float:
@@ -299,16 +303,30 @@ def defence(cell: Cell, victim: Classifier, parts: Split) -> Figures:
             f"reversed {place}: success": success(victim, parts, Patch(one), target),
             f"reversed {place}: spread": mesa.spread(one[None], patch.pixels).item(),
         }
-    for name, retraining in RETRAININGS.items():
-        for way, triggers in found.triggers.items():
-            after = mesa.retrain(victim, *parts.defender, triggers, retraining)
-            figures[f"{name}: {way}"] = success(after, parts, patch, target)
-            figures[f"{name}: {way}: accuracy"] = accuracy(after, *parts.tested)
+    for way, triggers in found.triggers.items():
+        figures |= retrained(cell, victim, parts, way, triggers)
     figures["seconds"] = time.process_time() - started
     return figures
 
 
-_SECONDS = {"clean": 20.0, "victim": 20.0, "defence": 80.0, "search": 80.0}
+def contrast(cell: Cell, victim: Classifier, parts: Split) -> Figures:
+    """What a retraining leaves that knows nothing of the victim but how hard the edges of its trigger may be."""
+    shape = tuple(cell.patch.pixels.shape)
+    triggers = mesa.full_contrast_patches((shape[0], shape[1], shape[2]))
+    return retrained(cell, victim, parts, CONTRAST, triggers)
+
+
+def retrained(cell: Cell, victim: Classifier, parts: Split, way: str, triggers: mesa.Triggers | None) -> Figures:
+    """Attack success and accuracy after retraining a victim in one way, with every strength of `RETRAININGS`."""
+    figures: Figures = {}
+    for name, retraining in RETRAININGS.items():
+        after = mesa.retrain(victim, *parts.defender, triggers, retraining)
+        figures[f"{name}: {way}"] = success(after, parts, cell.patch, cell.target)
+        figures[f"{name}: {way}: accuracy"] = accuracy(after, *parts.tested)
+    return figures
+
+
+_SECONDS = {"clean": 20.0, "victim": 20.0, "defence": 80.0, "contrast": 8.0, "search": 80.0}
 
 
 def seconds(cell: Cell) -> float:
@@ -323,19 +341,21 @@ TABLE = Table("trigger_distribution", cells, measure, seconds, "make neighbours"
 
 WAYS = (
     *("true trigger", *(f"beta {beta}" for beta in BETAS), "ensemble", "single reversed trigger"),
-    *("random patches", "no trigger"),
+    *("random patches", CONTRAST, "no trigger"),
 )
 
 
 def defended(name: str) -> dict[int, tuple[Figures, Figures]]:
-    """Of each published trigger that embedded in a data set's victim: the figures of victim and defence, by number."""
+    """Of each published trigger that embedded in a data set's victim: the figures of victim and of all its retrainings, by number.
+    One of which a part is not measured yet is left out."""
     published = TABLE.published()
-    pairs = {
-        cell.number: (published.get(cell.base), figures)
-        for cell, figures in published.items()
-        if cell.data == name and cell.stage == "defence"
-    }
-    return {number: (one, two) for number, (one, two) in pairs.items() if one is not None and embedded(one)}
+    whole: dict[int, tuple[Figures, Figures]] = {}
+    for cell, figures in published.items():
+        if cell.data == name and cell.stage == "victim" and embedded(figures):
+            stages = [published.get(replace(cell, stage=stage)) for stage in ("defence", "contrast")]
+            if None not in stages:
+                whole[cell.number] = (figures, {key: value for one in stages for key, value in (one or {}).items()})
+    return whole
 
 
 def not_embedded(name: str) -> dict[int, Figures]:
