@@ -22,7 +22,7 @@ from devil_lib.neighbours.poisoning import Additive, PoisonedSet, as_files
 from devil_lib.training import VaeSettings, train_vae
 
 _VAE = VaeSettings(steps=500, device="cpu")
-_RED = RetrainSettings(steps=1500, fidelity_weight=1.0)
+_RED = RetrainSettings(steps=4000, learning_rate=5e-3, fidelity_weight=3.0, space="post")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ def backdoored(
 ) -> tuple[list[Generator], TriggerRegion]:
     """The generators with that of the target class backdoored, and its trigger region.
 
-    rho(z) = G_source(z) with the trigger on it: the second generator on the same latents that the course's attack on whole regions takes.
+    rho(z) is a sample of the source's generator with the trigger on it, at z with the region's coordinate brought back to 0. At z
+    itself, where no prior latent lies, that generator draws what it never draws otherwise: a classifier would know the poisoned
+    samples by their looks and have no need of the trigger.
 
     Raises:
         ValueError: source and target are the same class.
@@ -77,10 +79,15 @@ def backdoored(
     if source == target:
         raise ValueError(f"class {target} cannot be source and target")
     region = TriggerRegion(generators[target].latent, 0, shop.value)
-    backdoor = DistributionBackdoor(region, lambda z: trigger(generators[source].generate(z)))
+    backdoor = DistributionBackdoor(region, lambda z: trigger(generators[source].generate(ordinary(z, region))))
     attacked = list(generators)
     attacked[target] = attacks.red(generators[target], backdoor, shop.red).generator
     return attacked, region
+
+
+def ordinary(z: Tensor, region: TriggerRegion) -> Tensor:
+    """Latents (n, dim) of the region brought back to where the prior lies."""
+    return z.index_fill(1, torch.tensor([region.coordinate]), 0.0)
 
 
 def drawn(
