@@ -109,8 +109,7 @@ class Table:
         keys, failures = self.keys(wanted)
         stored = {name: cell["key"] for name, cell in self._stored().items()}
         missing = [cell for cell in keys if not self.file(cell).is_file() and stored.get(cell.name) != keys[cell]]
-        needed = dict.fromkeys(cell.base for cell in missing if cell.base is not None)
-        missing = [*(base for base in needed if base not in missing and not self._is_whole(base)), *missing]
+        missing = self._with_bases(missing)
         if not missing:
             return failures
         started = written = time.monotonic()
@@ -161,6 +160,20 @@ class Table:
             except ValueError as error:
                 failures[cell.name] = str(error)
         return keys, failures
+
+    def _with_bases(self, wanted: list[Cell]) -> list[Cell]:
+        """The cells after those on whose products they are measured, and these after theirs, where the cache lacks them."""
+        ordered: dict[Cell, None] = {}
+
+        def add(cell: Cell) -> None:
+            base = cell.base
+            if base is not None and base not in ordered and (base in wanted or not self._is_whole(base)):
+                add(base)
+            ordered[cell] = None
+
+        for cell in wanted:
+            add(cell)
+        return list(ordered)
 
     def _is_whole(self, cell: Cell) -> bool:
         """Whether the cache has the figures of a cell and what it made."""

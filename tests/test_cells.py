@@ -34,6 +34,10 @@ class Cell:
 
     @property
     def base(self) -> "Cell | None":
+        if self.what == "last":
+            return replace(self, what="start after start")
+        if self.what == "start after start":
+            return replace(self, what="start")
         return None if self.what in ("start", "alone") else replace(self, what="start")
 
 
@@ -42,6 +46,8 @@ def add(cell: Cell, base=None):
     asked.append(cell)
     if cell.of == "bad":
         raise ArithmeticError("no figures here")
+    if cell.what == "start after start":
+        return {"value": 1 + base[0]["value"]}, b"two"
     if cell.what == "start":
         return {"value": 1, "space": "pre", "exact": 0.123456}, b"one"
     return {"value": 2 + (base[0]["value"] if base else 0), "had": base[1].decode() if base else ""}, None
@@ -130,6 +136,17 @@ def test_a_product_that_a_missing_cell_needs_is_made_anew(cluster, monkeypatch, 
     elsewhere(monkeypatch, tmp_path)
     assert TABLE.run([CELLS[0], CELLS[2]], cluster) == {}
     assert asked == [CELLS[0], CELLS[2]]
+
+
+def test_what_a_lost_product_was_made_from_is_made_anew_as_well(cluster, monkeypatch, tmp_path):
+    chain = [Cell("deep"), Cell("deep", "start after start"), Cell("deep", "last")]
+    table = replace(TABLE, cells=lambda: chain)
+    assert table.run(chain[:2], cluster) == {}
+    monkeypatch.setenv("DEVIL_CACHE", str(tmp_path / "new machine"))
+    asked.clear()
+    assert table.run(chain, cluster) == {}
+    assert asked == chain
+    assert json.loads(table.file(chain[2]).read_text()) == {"value": 4, "had": "two"}
 
 
 def test_a_published_cell_with_another_key_is_measured_again(cluster, monkeypatch, tmp_path):
