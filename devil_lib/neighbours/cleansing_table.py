@@ -99,7 +99,7 @@ ATTACKS: dict[str, tuple[Attack, ...]] = {
         Attack("static", 6, (6,), 4, 100),
         Attack("chessboard", 3, (4,), 3, 100),
         Attack("pixel", 80, (2, 7), 3, 100),
-        # A pattern on every fourth pixel, 3 levels high, embeds in part: listed with its success, and in no average.
+        # The faintest: 3 levels on every fourth pixel, which does not embed in every draw.
         Attack("static", 3, (3,), 8, 100),
         Attack("chessboard", 3, (5,), 1, 100),
         Attack("static", 6, (0,), 7, 100),
