@@ -43,7 +43,8 @@ KINDS = attacks.TRIGGER_KINDS
 TRIGGER_SEED = 50
 WARM = "from the benign weights"
 EMBEDDED = 0.01  # the bar: TarDis at the trigger as a share of the benign generator's
-# Attacks that cannot hold it, by victim, attack and trigger, and why.
+STEALTHY = 1.1  # and the Fréchet distance of ordinary samples over that before the attack
+# Attacks that cannot be embedded, by victim, attack and trigger, and why.
 IMPOSSIBLE = {
     ("style GAN", "rex", "mode"): (
         "The expansion is one dense layer without biases beside the styles. At the mode it reads the mapping network's answer "
