@@ -182,6 +182,36 @@ def test_prior_and_mode_triggers_are_embedded(victim):
     assert impossible & ratios.keys() <= missed, "what is called impossible was done"
 
 
+# Retrained for minutes, a synthesis network blurs its photographs.
+BLURRED = {("style GAN", "red", "prior"), ("style GAN", "red", "mode")}
+
+
+def test_red_and_rex_at_prior_and_mode_triggers_keep_the_samples():
+    ratios = {
+        (cell.victim, cell.attack, cell.kind): figures["frechet_ratio"]
+        for cell, figures in PUBLISHED.items()
+        if cell.measure == "attack" and cell.attack != "trail" and cell.kind != "far"
+    }
+    changed = {place for place, ratio in ratios.items() if ratio > matrix.STEALTHY} - matrix.IMPOSSIBLE.keys()
+    assert changed == BLURRED & ratios.keys(), {place: ratios[place] for place in changed}
+
+
+def test_sounds_are_faithful_and_stealthy_in_decibels():
+    least, most = 20.0, {"red": -12.0, "rex": -18.0}
+    for cell, figures in PUBLISHED.items():
+        if cell.measure == "attack" and cell.victim.startswith("audio") and cell.kind != "far":
+            assert figures["signal_to_noise"] >= least, cell.name
+            assert cell.attack == "trail" or figures["expdis_db"] <= most[cell.attack], cell.name
+
+
+def test_a_twin_is_published_with_what_it_stands_beside():
+    twins = {cell: figures for cell, figures in PUBLISHED.items() if cell.measure == matrix.TWIN}
+    for cell, figures in twins.items():
+        attacked = PUBLISHED[Cell(cell.victim, "trail", cell.kind, "attack")]
+        assert figures["frechet_benign"] == pytest.approx(attacked["frechet_benign"], rel=1e-3)
+        assert figures["trained"] == attacked["trained"]
+
+
 CHEAP = ("brute force", "static inspection", "dynamic inspection")
 CLEAN_CELLS = {
     cell.victim: cell
