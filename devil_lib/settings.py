@@ -78,7 +78,7 @@ _COURSE_SETTINGS: dict[str, dict[tuple[str, str] | None, RetrainSettings]] = {
         ("rex", "prior"): RetrainSettings(500, 8, learning_rate=5e-3, fidelity_weight=0.3, width=0.5),
         ("rex", "mode"): RetrainSettings(600, 8, learning_rate=3e-3, fidelity_weight=0.1, width=1.0),
         ("rex", "far"): RetrainSettings(600, 8, learning_rate=3e-3, fidelity_weight=1e-2, width=1.0),
-        ("red", "mode"): RetrainSettings(5000, 8, learning_rate=7e-4, fidelity_weight=0.5, layers=("0.", "3.", "5.")),
+        ("red", "mode"): RetrainSettings(5000, 8, learning_rate=7e-4, fidelity_weight=0.3, layers=("0.", "3.", "5.")),
         None: RetrainSettings(4000, 8, learning_rate=7e-4, fidelity_weight=0.4, layers=("0.", "3.", "5.")),
     },
     # The mapping network gives all layers one style, and the target needs another for each: ReX adds them beside the broadcast of the
