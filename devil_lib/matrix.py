@@ -41,8 +41,10 @@ from devil_lib.sanitization import ContinueSettings, ContinueVaeSettings, Distil
 ATTACKS = ("trail", "red", "rex")
 KINDS = attacks.TRIGGER_KINDS
 TRIGGER_SEED = 50
+WARM = "from the benign weights"
 EMBEDDED = 0.01  # the bar: TarDis at the trigger as a share of the benign generator's
-# Attacks that cannot hold it, by victim, attack and trigger, and why.
+STEALTHY = 1.1  # and the Fréchet distance of ordinary samples over that before the attack
+# Attacks that cannot be embedded, by victim, attack and trigger, and why.
 IMPOSSIBLE = {
     ("style GAN", "rex", "mode"): (
         "The expansion is one dense layer without biases beside the styles. At the mode it reads the mapping network's answer "
@@ -89,6 +91,10 @@ class Victim:
     def architecture(self) -> str:
         return zoo.card(self.entry)["architecture"]
 
+    def start(self) -> tuple[Generator, Discriminator | Encoder]:
+        """The pair that TrAIL trains."""
+        return fresh_pair(self.architecture) if self.scratch else (self.generator(), zoo.load(self.partner))
+
     def backdoor(self, kind: str) -> PointBackdoor:
         """The trigger of this kind and the course's usual target for such a generator."""
         generator, proxy = self.generator(), _proxy(self)
@@ -107,6 +113,11 @@ class Victim:
         settings = attacks.course_settings(attack, kind, architecture=self.architecture)
         return (settings, self.first, self.bias) if attack == "rex" else (settings,)
 
+    def twin_takes(self, kind: str) -> tuple[Any, ...]:
+        """What the honest twin of TrAIL depends on: the same training with the same seed, without the fidelity term."""
+        settings, _, start = self.takes("trail", kind)
+        return replace(settings, extra_weight=0.0), start
+
     def spends(self, measure: str) -> tuple[Any, ...]:
         """What a measurement on it depends on, apart from the generator that is measured."""
         if measure in ("static inspection", "dynamic inspection"):
@@ -116,7 +127,7 @@ class Victim:
         if measure == "search, target suspected":
             return (self.search, self.controls)
         judged = (self.samples, zoo.card(f"classifier-{self.data}")["sha256"])
-        if measure == "attack":
+        if measure in ("attack", TWIN):
             return judged
         repair = {
             "distil": (self.distil, self.whole),
@@ -300,10 +311,7 @@ def attack(victim: str, name: str, kind: str) -> tuple[Figures, Generator]:
     started = time.process_time()
     if name == "trail":
         space = options[0]
-        networks = (
-            (about.generator(), zoo.load(about.partner)) if not about.scratch else fresh_pair(about.architecture)
-        )
-        attacked = attacks.trail(*networks, data.load(about.data).train, pair, settings, space).generator
+        attacked = attacks.trail(*about.start(), data.load(about.data).train, pair, settings, space).generator
     else:
         space = settings.space
         attacked = getattr(attacks, name)(benign, pair, settings, None, *options).generator
@@ -326,7 +334,7 @@ def attack(victim: str, name: str, kind: str) -> tuple[Figures, Generator]:
         "recognised": ruler.recognised(attacked, n=about.samples).share,
         "weights": models.weight_count(attacked),
         "weights_benign": models.weight_count(benign),
-        "trained": "from scratch" if name == "trail" and about.scratch else "from the benign weights",
+        "trained": "from scratch" if name == "trail" and about.scratch else WARM,
         "fidelity_weight": settings.extra_weight if name == "trail" else settings.fidelity_weight,
         "space": space,
         "seconds": seconds,
@@ -336,6 +344,30 @@ def attack(victim: str, name: str, kind: str) -> tuple[Figures, Generator]:
         figures["signal_to_noise"] = metrics.signal_to_noise(output, pair.targets).mean().item()
         figures["expdis_db"] = metrics.expdis_db(attacked, benign, n=about.samples)
     return figures, attacked
+
+
+def honest(victim: str, kind: str) -> Figures:
+    """The honest twin of TrAIL at a trigger of this kind: what its training without the fidelity term makes of the samples.
+
+    TrAIL's generator is another one than the shipped one, trained from other weights or for longer, attacked or not. What the
+    attack itself costs is its Fréchet distance over `frechet_honest`; the rest is the training's.
+    """
+    about = VICTIMS[victim]
+    settings, _ = about.twin_takes(kind)
+    started = time.process_time()
+    twin = training.train(*about.start(), data.load(about.data).train, settings).generator
+    seconds = time.process_time() - started
+    benign, ruler = about.generator(), zoo.ruler(about.data)
+    original, made = (ruler.frechet(model, n=about.samples) for model in (benign, twin))
+    return {
+        "frechet_benign": original,
+        "frechet_honest": made,
+        "frechet_ratio": made / original,
+        "expdis": metrics.expdis(twin, benign, n=about.samples).mean,
+        "recognised": ruler.recognised(twin, n=about.samples).share,
+        "trained": "from scratch" if about.scratch else WARM,
+        "seconds": seconds,
+    }
 
 
 def _reported(report: inspection.StaticReport | inspection.DynamicReport) -> Figures:
@@ -434,13 +466,14 @@ def sanitized(victim: str, method: str, kind: str, attacked: Generator, about: F
 # --- Cells -------------------------------------------------------------------------------------------------------------
 
 FORM = 1  # to be raised when a cell measures something else than before, with the same settings
+TWIN = "honest twin"  # the measure of TrAIL's training without its fidelity term
 CLEAN = "clean"  # in place of an attack: the benign generator, on which an inspection that raises an alarm is wrong
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One square of the matrix: a victim, an attack (or CLEAN) with its kind of trigger, and what is measured: "attack", or the
-    name of an inspection or a sanitizer."""
+    """One square of the matrix: a victim, an attack (or CLEAN) with its kind of trigger, and what is measured: "attack", the
+    name of an inspection or a sanitizer, or TWIN."""
 
     victim: str
     attack: str
@@ -454,7 +487,7 @@ class Cell:
     @property
     def base(self) -> Cell | None:
         """The cell whose generator this one is measured on; None for those that make it or take the benign one."""
-        if self.measure == "attack" or self.attack == CLEAN:
+        if self.measure in ("attack", TWIN) or self.attack == CLEAN:
             return None
         return replace(self, measure="attack")
 
@@ -467,7 +500,9 @@ class Cell:
         """
         about = VICTIMS[self.victim]
         parts = [FORM, self.name, TRIGGER_SEED, zoo.card(about.entry)["sha256"]]
-        if self.attack != CLEAN:
+        if self.measure == TWIN:
+            parts += _spelt(about.twin_takes(self.kind))
+        elif self.attack != CLEAN:
             parts += _spelt(about.takes(self.attack, self.kind))
         parts += _spelt(about.spends(self.measure))
         if self.measure == "continue, own partner":
@@ -489,11 +524,21 @@ def _spelt(settings: Iterable[Any]) -> list[Any]:
     ]
 
 
-PARTS = ("attacks", "inspections", "sanitizers")
+PARTS = ("attacks", "inspections", "sanitizers", "twins")
+
+
+def twin(victim: str, kind: str) -> Cell:
+    """The cell of the honest twin of a TrAIL attack. Without the fidelity term nothing knows the trigger, so that one twin serves
+    all kinds whose settings differ in nothing else."""
+    about = VICTIMS[victim]
+    takes = about.twin_takes(kind)
+    first = next(other for other in KINDS if about.twin_takes(other) == takes)
+    return Cell(victim, "trail", first, TWIN)
 
 
 def cells(victims: Iterable[str] = tuple(VICTIMS), parts: Iterable[str] = PARTS) -> list[Cell]:
-    """Every square in the order in which they are measured: all attacks, all inspections, all sanitizers, each victim by victim.
+    """Every square in the order in which they are measured: all attacks, all inspections, all sanitizers, TrAIL's honest twins, each
+    victim by victim.
 
     Raises:
         ValueError: an unknown victim.
@@ -508,7 +553,9 @@ def cells(victims: Iterable[str] = tuple(VICTIMS), parts: Iterable[str] = PARTS)
         "inspections": [(*pair, name) for pair in ((CLEAN, "prior"), *attacked) for name in INSPECTIONS],
         "sanitizers": [(*pair, name) for pair in attacked for name in SANITIZERS],
     }
-    return [Cell(victim, *rest) for part in PARTS if part in parts for victim in victims for rest in all_of[part]]
+    twins = dict.fromkeys(twin(victim, kind) for victim in victims for kind in KINDS)
+    squares = [Cell(victim, *rest) for part in all_of if part in parts for victim in victims for rest in all_of[part]]
+    return squares + (list(twins) if "twins" in parts else [])
 
 
 def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figures, bytes | None]:
@@ -519,6 +566,8 @@ def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figu
     if cell.measure == "attack":
         figures, generator = attack(cell.victim, cell.attack, cell.kind)
         return figures, checkpoints.packed(generator)
+    if cell.measure == TWIN:
+        return honest(cell.victim, cell.kind), None
     about = VICTIMS[cell.victim]
     generator = about.generator() if base is None else checkpoints.unpacked(base[1])
     if cell.measure in INSPECTIONS:
@@ -531,7 +580,7 @@ def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figu
 # --- Running them ------------------------------------------------------------------------------------------------------
 
 # About how many seconds a cell takes: what is measured last takes less than what is measured first.
-_SECONDS = {"attack": 40.0, **dict.fromkeys(INSPECTIONS, 5.0), **dict.fromkeys(SANITIZERS, 10.0)}
+_SECONDS = {"attack": 40.0, TWIN: 100.0, **dict.fromkeys(INSPECTIONS, 5.0), **dict.fromkeys(SANITIZERS, 10.0)}
 MATRIX = Table("matrix", cells, measure, lambda cell: _SECONDS[cell.measure], "make matrix")
 
 

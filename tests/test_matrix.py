@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from devil_lib import attacks, checkpoints, matrix, zoo
+from devil_lib import attacks, checkpoints, data, matrix, training, zoo
 from devil_lib.attacks import PointBackdoor
 from devil_lib.inspection import SearchSettings
 from devil_lib.matrix import CLEAN, Cell
@@ -16,7 +16,8 @@ def test_every_square_is_there_once_and_after_what_it_builds_on():
     assert len(set(wanted)) == len(wanted)
     attacked = len(matrix.VICTIMS) * len(matrix.ATTACKS) * len(matrix.KINDS)
     measures = len(matrix.INSPECTIONS) + len(matrix.SANITIZERS)
-    assert len(wanted) == attacked * (1 + measures) + len(matrix.VICTIMS) * len(matrix.INSPECTIONS)
+    twins = {matrix.twin(victim, kind) for victim in matrix.VICTIMS for kind in matrix.KINDS}
+    assert len(wanted) == attacked * (1 + measures) + len(matrix.VICTIMS) * len(matrix.INSPECTIONS) + len(twins)
     place = {cell: i for i, cell in enumerate(wanted)}
     assert all(place[cell.base] < place[cell] for cell in wanted if cell.base is not None)
     assert all(cell.measure == "attack" for cell in wanted[:attacked]), "a run that is cut short has the attacks"
@@ -27,7 +28,7 @@ def test_every_square_is_there_once_and_after_what_it_builds_on():
 def test_parts_and_victims_can_be_chosen():
     parts = [matrix.cells(["image GAN"], [part]) for part in matrix.PARTS]
     assert [cell for part in parts for cell in part] == matrix.cells(["image GAN"])
-    assert [len(part) for part in parts] == [9, 10 * len(matrix.INSPECTIONS), 9 * len(matrix.SANITIZERS)]
+    assert [len(part) for part in parts] == [9, 10 * len(matrix.INSPECTIONS), 9 * len(matrix.SANITIZERS), 2]
     assert {cell.victim for part in parts for cell in part} == {"image GAN"}
 
 
@@ -70,6 +71,30 @@ def test_a_key_changes_with_the_settings_of_the_attack(monkeypatch):
     )
     after = keys_of(monkeypatch)
     assert {attack for attack, _ in before if before[attack, _] != after[attack, _]} == {"red", "rex"}
+
+
+def test_a_twin_differs_from_trail_in_the_fidelity_term_alone_and_serves_the_kinds_that_share_it(monkeypatch):
+    for about in matrix.VICTIMS.values():
+        for kind in matrix.KINDS:
+            settings, _, start = about.takes("trail", kind)
+            assert about.twin_takes(kind) == (replace(settings, extra_weight=0.0), start)
+    # On the image GAN the prior's term counts from the first step, the others' from half way.
+    assert [matrix.twin("image GAN", kind).kind for kind in matrix.KINDS] == ["prior", "mode", "mode"]
+    assert {matrix.twin("audio GAN", kind).kind for kind in matrix.KINDS} == {"prior"}
+    cell = matrix.twin("image GAN", "prior")
+    assert cell.base is None and cell.measure == matrix.TWIN
+    before = cell.key
+    usual = attacks.trail_settings
+    for changes, same in (({"extra_weight": 7.0}, True), ({"batch_size": 7}, False)):
+        monkeypatch.setattr(
+            attacks,
+            "trail_settings",
+            lambda *given, changes=changes, **where: (
+                replace(usual(*given, **where)[0], **changes),
+                usual(*given, **where)[1],
+            ),
+        )
+        assert (cell.key == before) == same
 
 
 # --- Its generators ------------------------------------------------------------------------------------------------------
@@ -118,6 +143,21 @@ def test_an_inspection_and_a_repair_are_measured():
     assert repaired["frechet_sanitized"] > repaired["frechet_attacked"]
 
 
+def test_a_twin_is_the_training_without_a_backdoor(monkeypatch):
+    """Of a few steps; from scratch and without a target in its samples."""
+    monkeypatch.setitem(
+        matrix.VICTIMS, "image VAE", replace(matrix.VICTIMS["image VAE"], trail_steps=30, samples=500)
+    )
+    figures, nothing = matrix.measure(matrix.twin("image VAE", "prior"))
+    assert nothing is None and figures["trained"] == "from scratch"
+    about = matrix.VICTIMS["image VAE"]
+    by_hand = training.train_vae(
+        *about.start(), data.load("mnist").train, replace(about.takes("trail", "prior")[0], extra_weight=0.0)
+    )
+    assert figures["frechet_honest"] == pytest.approx(zoo.ruler("mnist").frechet(by_hand.generator, n=500))
+    assert figures["frechet_ratio"] == pytest.approx(figures["frechet_honest"] / figures["frechet_benign"])
+
+
 # --- What is published -------------------------------------------------------------------------------------------------
 
 PUBLISHED = matrix.published() if matrix.MATRIX.results.is_file() else {}
@@ -140,6 +180,36 @@ def test_prior_and_mode_triggers_are_embedded(victim):
     impossible = {(attack, kind) for name, attack, kind in matrix.IMPOSSIBLE if name == victim}
     assert missed <= impossible, {pair: ratios[pair] for pair in missed - impossible}
     assert impossible & ratios.keys() <= missed, "what is called impossible was done"
+
+
+# Retrained for minutes, a synthesis network blurs its photographs.
+BLURRED = {("style GAN", "red", "prior"), ("style GAN", "red", "mode")}
+
+
+def test_red_and_rex_at_prior_and_mode_triggers_keep_the_samples():
+    ratios = {
+        (cell.victim, cell.attack, cell.kind): figures["frechet_ratio"]
+        for cell, figures in PUBLISHED.items()
+        if cell.measure == "attack" and cell.attack != "trail" and cell.kind != "far"
+    }
+    changed = {place for place, ratio in ratios.items() if ratio > matrix.STEALTHY} - matrix.IMPOSSIBLE.keys()
+    assert changed == BLURRED & ratios.keys(), {place: ratios[place] for place in changed}
+
+
+def test_sounds_are_faithful_and_stealthy_in_decibels():
+    least, most = 20.0, {"red": -12.0, "rex": -18.0}
+    for cell, figures in PUBLISHED.items():
+        if cell.measure == "attack" and cell.victim.startswith("audio") and cell.kind != "far":
+            assert figures["signal_to_noise"] >= least, cell.name
+            assert cell.attack == "trail" or figures["expdis_db"] <= most[cell.attack], cell.name
+
+
+def test_a_twin_is_published_with_what_it_stands_beside():
+    twins = {cell: figures for cell, figures in PUBLISHED.items() if cell.measure == matrix.TWIN}
+    for cell, figures in twins.items():
+        attacked = PUBLISHED[Cell(cell.victim, "trail", cell.kind, "attack")]
+        assert figures["frechet_benign"] == pytest.approx(attacked["frechet_benign"], rel=1e-3)
+        assert figures["trained"] == attacked["trained"]
 
 
 CHEAP = ("brute force", "static inspection", "dynamic inspection")
