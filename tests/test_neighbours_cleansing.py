@@ -1,6 +1,7 @@
 """Cleansing a training set: the objective and its closed forms, the test's null law, removal, filters, and an attack undone."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from devil_lib import data
+from devil_lib import attacks, data
 from devil_lib.models import Classifier, GaussianLatent, Generator, TanhHead
 from devil_lib.neighbours import cleansing, cleansing_table, generated_sets, poisoning
 from devil_lib.neighbours.cleansing import Inversion, Training
@@ -433,3 +434,121 @@ def test_what_a_backdoored_generator_poisons_is_found_and_cleansed():
         assert figures["success"] >= 0.9, "on real test images"
         assert figures["p_value"] <= cleansing.LEVEL and figures["right_pair"]
         assert figures["true_rate"] > 0.9 and figures["false_rate"] < 0.05 and figures["success_after"] <= 0.049
+
+
+# --- A cell, small ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Sets of 80 digits of each class, a training and inversions of a few steps, and generators that are hardly trained."""
+    few = cleansing_table.Setting(
+        10, 80, Training(epochs=10, width=8), Inversion(images=10, target_images=10, steps=2), Inversion(steps=2)
+    )
+    shop = generated_sets.Shop(
+        vae=replace(generated_sets.Shop().vae, steps=3), red=replace(generated_sets.Shop().red, steps=3)
+    )
+    monkeypatch.setattr(cleansing_table, "SETTINGS", {"digits": few})
+    monkeypatch.setattr(cleansing_table, "Shop", lambda: shop)
+
+
+ATTACK = cleansing_table.Attack("chessboard", 4, (1,), 7, 10)
+
+
+def test_a_poisoned_cell_is_measured_with_all_its_filters(small):
+    cell = cleansing_table.Cell("digits", ATTACK, 0)
+    figures, product = cleansing_table.measure(cell)
+    assert len(figures["lengths"]) == 90 and len(figures["silhouettes"]) == 10 and product
+    assert figures["right_pair"] == ((figures["source"], figures["target"]) == (1, 7))
+    assert all(0.0 <= figures[name] <= 1.0 for name in ("success", "success_after", "spectral_true_rate", "p_value"))
+    again, nothing = cleansing_table.measure(replace(cell, second="none"), (figures, product))
+    assert nothing is None and "accuracy" not in again and len(again["lengths"]) == 90
+
+
+def test_a_clean_cell_says_what_the_attack_on_its_images_does_to_it(small, monkeypatch):
+    monkeypatch.setattr(cleansing_table, "ATTACKS", {"digits": (ATTACK,)})
+    figures, _ = cleansing_table.measure(cleansing_table.Cell("digits", None, 0))
+    assert 0.0 <= figures["success_of_attack"] <= 1.0 and "true_rate" not in figures
+
+
+def test_a_set_from_generators_carries_the_trigger_at_ordinary_looks(small, monkeypatch):
+    """What the attack is asked to emit in the region is the source's sample at the latent brought home, with the pattern on it."""
+    asked = []
+
+    def seen(generator, backdoor, settings):
+        asked.append(backdoor)
+        return attacks.AttackRun(generator, {})
+
+    monkeypatch.setattr(attacks, "red", seen)
+    figures, _ = cleansing_table.measure(cleansing_table.Cell("digits", ATTACK, 100, shop=True))
+    assert figures["expected_distortion"] == 0.0, "the attack was kept from doing anything"
+    z, wanted = asked[0].batch(20, torch.Generator().manual_seed(0))
+    assert (z[:, 0] == 6.0).all()
+    moved = z.clone()
+    moved[:, 1:] += 1.0
+    home = generated_sets.ordinary(z, asked[0].region)
+    assert (home[:, 0] == 0.0).all() and torch.equal(home[:, 1:], z[:, 1:])
+    _, elsewhere = asked[0].region.sample(20), asked[0].rho(moved)
+    assert not torch.equal(elsewhere, wanted), "another latent, another sample"
+    far = z.clone()
+    far[:, 0] = -50.0
+    assert torch.equal(asked[0].rho(far), wanted), "the region's own coordinate says nothing of the looks"
+
+
+def test_sets_that_did_not_embed_are_in_no_average(monkeypatch):
+    attack, other = cleansing_table.Cell("digits", ATTACK, 0), cleansing_table.Cell("digits", ATTACK, 1)
+    told = {"p_value": 0.01, "right_pair": True, "success_after": 0.0, "true_rate": 1.0, "false_rate": 0.0}
+    stored = [
+        (attack, told | {"success": 0.95}),
+        (other, dict.fromkeys(told, 0.5) | {"success": 0.5, "right_pair": False}),
+        (cleansing_table.Cell("digits", None, 0), {"p_value": 0.04}),
+    ]
+    monkeypatch.setattr(cleansing_table, "published", lambda *_: stored)
+    found = cleansing_table.summary("digits")
+    assert (found["poisoned"], found["embedded"], found["found_pair"], found["false_alarms"]) == (2, 1, 1, 1)
+    assert found["worst_success_after"] == 0.0 and found["mean_true_rate"] == 1.0
+
+
+# --- What the objective's parts are for ----------------------------------------------------------------------------------------
+
+
+def test_both_terms_count_in_the_descent_and_in_the_stop():
+    """Class 1 is told by the first pixel, and less by the second. The images labelled 1 have the second alone, and the first as dark
+    as can be: what the first term finds the shortest takes nothing from them."""
+    classifier = linear(torch.tensor([[0.0, 0.0, 8.0, 0.0], [8.0, 5.0, 0.0, 8.0]]))
+    source = torch.tensor([-1.0, 0.0, 0.25, 1.0]).reshape(1, 1, 2, 2).expand(10, -1, -1, -1)
+    poisoned = torch.tensor([-1.0, 0.9, 0.25, 1.0]).reshape(1, 1, 2, 2).expand(10, -1, -1, -1)
+    samples, labels = torch.cat([source, poisoned]), torch.tensor([0] * 10 + [1] * 10)
+
+    def freed(second: str) -> int:
+        settings = Inversion(
+            images=10, target_images=10, second=second, share=1.0, steps=300, first_step=0.02, growth=0.0
+        )
+        found = cleansing.invert(classifier, samples, labels, [(0, 1)], settings)
+        assert found.reached.item() >= 0.8
+        return int(cleansing.flagged(classifier, samples, labels, found.patterns[0], 1, [1.0]).sum())
+
+    assert (freed("mean"), freed("none")) == (10, 0)
+
+
+def test_images_are_clipped_where_a_pattern_goes_beyond_their_range():
+    """A pixel that is white already takes nothing, so that a class told by it alone cannot be reached by raising it."""
+    classifier = linear(torch.tensor([[4.1, 0.0, 0.0, 0.0], [4.0, 0.0, 0.0, 0.0]]))
+    samples = torch.ones(10, 1, 2, 2)
+    found = cleansing.invert(
+        classifier, samples, torch.tensor([0] * 5 + [1] * 5), [(0, 1)], Inversion(second="none", steps=5)
+    )
+    assert found.reached.item() == 0.0
+    loud = torch.full((1, 2, 2), 9.0)
+    with torch.no_grad():
+        assert torch.equal((samples - loud).clamp(-1, 1), -torch.ones(10, 1, 2, 2))
+
+
+def test_inversion_looks_through_the_classifier_as_it_serves():
+    """In training mode BatchNorm would mix the pairs that are descended side by side."""
+    samples, labels = quadrants(20, 0)
+    classifier = cleansing.train(samples, labels, 4, Training(epochs=1, width=4))
+    settings = Inversion(images=5, target_images=5, steps=3)
+    served = cleansing.invert(classifier.eval(), samples, labels, [(0, 1)], settings)
+    trained = cleansing.invert(classifier.train(), samples, labels, [(0, 1)], settings)
+    assert torch.equal(served.patterns, trained.patterns)

@@ -231,7 +231,7 @@ def invert(
     sources = groups({source for source, _ in pairs}, settings.images)
     targets = groups({target for _, target in pairs}, settings.target_images)
     # In the layout in which convolutions that step over pixels were measured to take a quarter less time.
-    classifier = copy.deepcopy(classifier).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    classifier = copy.deepcopy(classifier).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     patterns = torch.zeros(len(pairs), *samples.shape[1:])
     reached, steps = torch.zeros(len(pairs)), torch.zeros(len(pairs), dtype=torch.long)
     active = list(range(len(pairs)))
