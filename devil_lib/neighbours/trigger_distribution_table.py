@@ -354,9 +354,9 @@ def defended(name: str) -> dict[int, tuple[Figures, Figures]]:
     whole: dict[int, tuple[Figures, Figures]] = {}
     for cell, figures in published.items():
         if cell.data == name and cell.stage == "victim" and embedded(figures):
-            stages = [published.get(replace(cell, stage=stage)) for stage in ("defence", "contrast")]
-            if None not in stages:
-                whole[cell.number] = (figures, {key: value for one in stages for key, value in (one or {}).items()})
+            defence, contrast = (published.get(replace(cell, stage=stage)) for stage in ("defence", "contrast"))
+            if defence is not None and contrast is not None:
+                whole[cell.number] = (figures, defence | contrast)
     return whole
 
 
