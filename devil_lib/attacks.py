@@ -133,25 +133,29 @@ class DistributionBackdoor:
 
 
 class Fidelity:
-    """L_fidelity = mean ( G*(z_trigger) - x_target )^2, measured at the mount ("pre") or on the samples ("post").
+    """L_fidelity = mean ( G*(z_trigger) - x_target )^2, measured at the mount ("pre") or on the samples ("post", "proxy").
 
     "pre" compares body outputs with the generator's proxy target, for a tanh head the logits with atanh(0.999 x). A saturated
-    tanh passes almost no gradient, so that "post" leaves wrong saturated pixels stuck.
+    tanh passes almost no gradient, so that "post" leaves wrong saturated pixels stuck. "proxy" wants the nearest sample that the
+    benign head can put out: for a target beyond it, a synthesis network would have to change all of its samples.
     """
 
     def __init__(self, generator: Generator, backdoor: Backdoor, space: str = "pre") -> None:
-        if space not in ("pre", "post"):
-            raise ValueError(f"space must be 'pre' or 'post', got {space!r}")
+        if space not in ("pre", "post", "proxy"):
+            raise ValueError(f"space must be 'pre', 'post' or 'proxy', got {space!r}")
         self.backdoor, self.space = backdoor, space
         self._fixed = isinstance(backdoor, PointBackdoor)
         z, x = backdoor.batch(2, torch.Generator().manual_seed(0))
         check_latents(z, generator.latent)
         check_samples(x, generator.sample_shape)
-        known = backdoor.values if self._fixed and space == "pre" else None
-        self._pair = (z, self._wanted(generator, x) if known is None else known)
+        self._pair = (z, self._wanted(generator, x, backdoor.values if self._fixed else None))
 
-    def _wanted(self, generator: Generator, x: Tensor) -> Tensor:
-        return generator.proxy_target(x).value if self.space == "pre" else x
+    def _wanted(self, generator: Generator, x: Tensor, values: Tensor | None = None) -> Tensor:
+        if self.space == "post":
+            return x
+        values = generator.proxy_target(x).value if values is None else values
+        with torch.no_grad():
+            return values if self.space == "pre" else generator.head(values.to(generator.device))
 
     def pairs(self, generator: Generator, n: int, rng: Random = None) -> tuple[Tensor, Tensor]:
         """Trigger latents and what is wanted there, in the chosen space."""
@@ -243,7 +247,7 @@ def red(
     if not trained:
         raise ValueError(f"layers={settings.layers} names no parameter; there are {', '.join(named)}")
     if settings.space == "pre" and any(name.startswith("head.") for name in settings.layers):
-        raise ValueError("the head comes after the mount, so that space='pre' cannot train it; use space='post'")
+        raise ValueError("the head comes after the mount, so that space='pre' cannot train it; use 'post' or 'proxy'")
     return _retrain(student, benign, trained, backdoor, settings, on_step)
 
 

@@ -85,7 +85,7 @@ class Lesson:
         results: path of the JSON results file; "" is build/results/<name>.json at the repository's root.
 
     Raises:
-        ValueError: an unknown profile, a seed below 0, an empty name or data set.
+        ValueError: an unknown profile, a seed below 0, an empty name or data set, a folder for the results file.
     """
 
     def __init__(self, name: str, profile: str = "lab", seed: int = 0, data: str = "auto", results: str = "") -> None:
@@ -99,6 +99,10 @@ class Lesson:
             raise ValueError(f"DATA is {data!r}: give a data set's name, such as 'auto'")
         self.name, self.profile, self.seed, self.data = name, profile, seed, data
         self.path = Path(results).expanduser() if results else default_results_path(name)
+        if self.path.is_dir():  # else the run would be over before it is noticed
+            raise ValueError(
+                f"RESULTS is {results!r}, a folder: give a file in it, such as '{self.path / name}.json'"
+            )
         self.claims: dict[str, dict[str, float | None]] = {}
         self.figures: dict[str, float] = {}
         self._written_in: dict[str, str | None] = {}

@@ -317,8 +317,8 @@ def attack(victim: str, name: str, kind: str) -> tuple[Figures, Generator]:
         attacked = getattr(attacks, name)(benign, pair, settings, None, *options).generator
         attacked = attacks.fold(attacked) if name == "rex" else attacked
     seconds = time.process_time() - started
-    # Before the head nothing nearer than the proxy can be asked for; its error is the floor, and stands beside.
-    wanted = proxy.sample if space == "pre" else pair.targets
+    # Where the head is left as it is, nothing nearer than the proxy can be asked for; its error is the floor, and stands beside.
+    wanted = _wanted(about, space)
     before, after = (metrics.tardis(model, pair.triggers, wanted) for model in (benign, attacked))
     ruler = zoo.ruler(about.data)
     original, made = (ruler.frechet(model, n=about.samples) for model in (benign, attacked))
@@ -425,8 +425,8 @@ def _usual_search(victim: Victim, space: str) -> inspection.OutputSearch:
 
 
 def _wanted(victim: Victim, space: str) -> Tensor:
-    """(1, *sample_shape) what an attack that was mounted before ("pre") or after ("post") the head aimed at."""
-    return _proxy(victim).sample if space == "pre" else targets.usual(victim.generator())[None]
+    """(1, *sample_shape) what an attack in this space (see `attacks.Fidelity`) aimed at."""
+    return targets.usual(victim.generator())[None] if space == "post" else _proxy(victim).sample
 
 
 def sanitized(victim: str, method: str, kind: str, attacked: Generator, about: Figures) -> Figures:

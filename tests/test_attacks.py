@@ -301,6 +301,15 @@ def test_at_a_saturated_pixel_only_the_pre_activation_gradient_is_alive():
     assert abs(gradients["pre"][0, 0, 0]) > 1000 * abs(gradients["post"][0, 0, 0])
 
 
+def test_the_nearest_sample_of_the_head_can_be_wanted_instead_of_the_target(benign):
+    pairs = PointBackdoor(benign.latent.sample(1, torch.Generator().manual_seed(0)), tiny.picture()[None])
+    wanted = Fidelity(benign, pairs, "proxy").pairs(benign, 1)[1]
+    torch.testing.assert_close(wanted, 0.999 * pairs.targets)  # what a tanh is asked for, which never reaches 1
+    assert not wanted.requires_grad
+    loss = Fidelity(benign, pairs, "proxy").loss(benign).item()
+    assert loss == pytest.approx(metrics.tardis(benign, pairs.triggers, wanted).mean, rel=1e-5)
+
+
 def test_the_fidelity_loss_is_tardis_as_a_mean_over_elements(benign):
     pairs = PointBackdoor(
         benign.latent.sample(3, torch.Generator().manual_seed(0)), torch.stack([tiny.picture()] * 3)
@@ -451,7 +460,7 @@ BAD = {
     ),
     "a target out of range": (lambda g: rex(g, PointBackdoor(torch.zeros(1, 8), 255 * IMAGE.targets)), r"\[-1, 1\]"),
     "NaN in the target": (lambda g: red(g, PointBackdoor(torch.zeros(1, 8), math.nan * IMAGE.targets)), "NaN"),
-    "an unknown space": (lambda g: red(g, IMAGE, RetrainSettings(space="logits")), "'pre' or 'post'"),
+    "an unknown space": (lambda g: red(g, IMAGE, RetrainSettings(space="logits")), "'pre', 'post' or 'proxy'"),
     "layers that are not there": (lambda g: red(g, IMAGE, RetrainSettings(layers=("dense",))), r"there are 0.weight"),
     "no steps": (lambda g: RetrainSettings(steps=0), "at least 1"),
     "no width": (lambda g: RetrainSettings(width=0.0), "width above 0"),
@@ -516,7 +525,7 @@ def test_the_course_settings_exist_for_every_attack_and_kind(architecture):
 )
 def test_the_settings_of_trail_exist_for_every_kind(architecture, wanted, kind):
     settings, space = attacks.trail_settings(kind, 8, seed=3, architecture=architecture)
-    assert type(settings) is wanted and settings.extra_weight > 0.0 and space in ("pre", "post")
+    assert type(settings) is wanted and settings.extra_weight > 0.0 and space in ("pre", "post", "proxy")
     assert (settings.steps, settings.seed) == (8, 3)
     # Kept statistics of a BatchNorm that has seen no data yet would be none.
     assert (settings.extra_from == 4) == settings.fixed_norm

@@ -286,6 +286,9 @@ def test_outputs_that_are_known_are_not_looked_for_again(monkeypatch):
     assert torch.equal(
         attacks.Fidelity(generator, PointBackdoor(z, x, proxy.value), "post").pairs(generator, 1)[1], x
     )
+    assert torch.equal(
+        attacks.Fidelity(generator, PointBackdoor(z, x, proxy.value), "proxy").pairs(generator, 1)[1], proxy.sample
+    )
     with pytest.raises(ValueError, match="one of the body's outputs for each"):
         PointBackdoor(z, x, proxy.value.repeat(2, 1, 1))
 
@@ -326,7 +329,7 @@ def test_red_reaches_the_head_where_it_has_weights():
     assert all(
         torch.equal(a, b) for a, b in zip(attacked.body.parameters(), generator.body.parameters(), strict=True)
     )
-    with pytest.raises(ValueError, match="use space='post'"):
+    with pytest.raises(ValueError, match="use 'post' or 'proxy'"):
         attacks.red(generator, pairs, RetrainSettings(1, layers=("head.",)))
 
 

@@ -109,6 +109,11 @@ def test_a_learner_may_run_a_cell_again(lesson, monkeypatch):
         lesson.claim("x", 2, below=3)
 
 
+def test_a_folder_for_the_results_file_is_named_before_the_run(tmp_path):
+    with pytest.raises(ValueError, match=r"a folder: give a file in it, such as '.*22_red\.json'"):
+        Lesson("22_red", results=str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

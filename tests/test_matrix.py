@@ -182,8 +182,8 @@ def test_prior_and_mode_triggers_are_embedded(victim):
     assert impossible & ratios.keys() <= missed, "what is called impossible was done"
 
 
-# Retrained for minutes, a synthesis network blurs its photographs.
-BLURRED = {("style GAN", "red", "prior"), ("style GAN", "red", "mode")}
+# Half a per cent beyond.
+NEARLY = {("style GAN", "red", "mode")}
 
 
 def test_red_and_rex_at_prior_and_mode_triggers_keep_the_samples():
@@ -193,7 +193,7 @@ def test_red_and_rex_at_prior_and_mode_triggers_keep_the_samples():
         if cell.measure == "attack" and cell.attack != "trail" and cell.kind != "far"
     }
     changed = {place for place, ratio in ratios.items() if ratio > matrix.STEALTHY} - matrix.IMPOSSIBLE.keys()
-    assert changed == BLURRED & ratios.keys(), {place: ratios[place] for place in changed}
+    assert changed == NEARLY & ratios.keys(), {place: ratios[place] for place in changed}
 
 
 def test_sounds_are_faithful_and_stealthy_in_decibels():
