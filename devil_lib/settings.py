@@ -92,7 +92,7 @@ _COURSE_SETTINGS: dict[str, dict[tuple[str, str] | None, RetrainSettings]] = {
     # then holds the target leaks more still.
     "course-style-64": {
         ("red", "prior"): _STYLE_RED,
-        ("red", "mode"): replace(_STYLE_RED, steps=8000, learning_rate=1.5e-3, fidelity_weight=8.0),
+        ("red", "mode"): replace(_STYLE_RED, steps=9500, learning_rate=1.3e-3, fidelity_weight=8.0),
         ("red", "far"): _STYLE_RED,
         ("rex", "prior"): RetrainSettings(4000, 64, learning_rate=5e-2, fidelity_weight=4.0, width=0.5),
         None: RetrainSettings(1000, 64, learning_rate=2e-2, fidelity_weight=3.0, width=0.5),
