@@ -87,7 +87,7 @@ _COURSE_SETTINGS: dict[str, dict[tuple[str, str] | None, RetrainSettings]] = {
     # The mapping network gives all layers one style, and the target needs another for each: ReX adds them beside the broadcast of the
     # styles (first=-1), ReD has to retrain a part of the synthesis network as well, after which it is mounted on the photograph. With
     # all of that network retrained, in 400 steps, the Fréchet distance was 7.5 times the benign one, in 1,500 smaller steps 1.9
-    # times; with the scales alone, in 5,000, it stays within 10 %. ReX's loss is linear least squares in directions of very unequal
+    # times; with the scales alone, in 5,000 and more, it stays within 10 %. ReX's loss is linear least squares in directions of very unequal
     # spread (lesson 27 has its minimum): short of some thousand steps the expansion leaks more than it must, and the larger λ that
     # then holds the target leaks more still.
     "course-style-64": {

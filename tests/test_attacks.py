@@ -525,7 +525,7 @@ def test_the_course_settings_exist_for_every_attack_and_kind(architecture):
 )
 def test_the_settings_of_trail_exist_for_every_kind(architecture, wanted, kind):
     settings, space = attacks.trail_settings(kind, 8, seed=3, architecture=architecture)
-    assert type(settings) is wanted and settings.extra_weight > 0.0 and space in ("pre", "post", "proxy")
+    assert type(settings) is wanted and settings.extra_weight > 0.0 and space in ("pre", "post")
     assert (settings.steps, settings.seed) == (8, 3)
     # Kept statistics of a BatchNorm that has seen no data yet would be none.
     assert (settings.extra_from == 4) == settings.fixed_norm
