@@ -33,7 +33,7 @@ from devil_lib.models import (
 )
 from devil_lib.settings import TRIGGER_KINDS, RetrainSettings, course_settings, trail_settings
 from devil_lib.style import Broadcast
-from devil_lib.training import ExtraLoss, GanRun, OnProgress, TrainSettings, VaeRun, train
+from devil_lib.training import ExtraLoss, GanRun, OnProgress, TrainSettings, VaeRun, together, train
 
 # The settings are read through this module, as everything of an attack is.
 __all__ = [
@@ -186,13 +186,16 @@ def trail(
     space: str = "post",
     on_progress: OnProgress | None = None,
     checkpoint: str | Path | None = None,
+    ordinary: ExtraLoss | None = None,
 ) -> GanRun | VaeRun:
     """TrAIL, training with adversarial loss: the ordinary training with λ L_fidelity in the generator's loss.
 
     With a discriminator as `partner` the ordinary training is a GAN's, with an encoder a VAE's (negative ELBO). λ is
-    `settings.extra_weight`. The trigger's pass runs in evaluation mode (see `training`), as the victim will.
+    `settings.extra_weight`. The trigger's pass runs in evaluation mode (see `training`), as the victim will. `ordinary`: what the
+    ordinary loss of this pair has beside its game, as that of the spoken digits has a listener's hint; it counts while the
+    fidelity term does.
     """
-    loss = trail_loss(generator, backdoor, settings, space)
+    loss = together(trail_loss(generator, backdoor, settings, space), ordinary, 1.0 / settings.extra_weight)
     return train(generator, partner, samples, settings, loss, on_progress=on_progress, checkpoint=checkpoint)
 
 

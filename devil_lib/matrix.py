@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import signal
+import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -37,6 +38,7 @@ from devil_lib.cells import Figures, Table, add_options, digest
 from devil_lib.inspection import SearchSettings
 from devil_lib.models import Discriminator, Encoder, Generator, ProxyTarget
 from devil_lib.sanitization import ContinueSettings, ContinueVaeSettings, DistilSettings
+from devil_lib.training import ExtraLoss
 
 ATTACKS = ("trail", "red", "rex")
 KINDS = attacks.TRIGGER_KINDS
@@ -56,14 +58,17 @@ IMPOSSIBLE = {
 
 @dataclass(frozen=True)
 class Victim:
-    """A benign generator of the matrix and what is spent on each of its cells, so that the whole takes an hour or two of one core.
+    """A benign generator of the matrix and what is spent on each of its cells, so that the whole takes three or four hours of one core.
 
     entry, partner: what the zoo calls it and the discriminator or encoder that it was trained with. data: its data set, for
     which the zoo has a ruler. scratch: whether TrAIL trains from random weights, else it goes on from the benign ones;
-    trail_steps: for how long. first, bias: of `attacks.rex`. distil, whole: of `sanitization.distil`, for students of the same
-    and of half the width. repair: what fine-pruning does after the cut. own, unknown: training that goes on with the partner, and
-    with a fresh discriminator. samples: for a Fréchet distance, and for brute force where they are enough. search, controls:
-    the inspector's descent, and how many controls he compares the target with; a verdict on a repair takes the same search.
+    trail_steps: for how long; lighter: how many times smaller its λ is than the usual one. first, bias: of `attacks.rex`. distil,
+    whole: of `sanitization.distil`, for students of the same and of half the width. repair: what fine-pruning does after the
+    cut. own, unknown: training that goes on with the partner, and with a fresh discriminator. samples: for a Fréchet distance,
+    and for brute force where they are enough. hint: weight of the listener's hint that the ordinary training has
+    (`recipes.listeners_hint`). mirrored: whether it sees mirror images too. again: seeds of further trainings by TrAIL and of
+    their honest twins, where two trainings differ by more than the attack costs. search, controls: the inspector's descent, and
+    how many controls he compares the target with; a verdict on a repair takes the same search.
     """
 
     entry: str
@@ -75,6 +80,10 @@ class Victim:
     own: ContinueSettings | ContinueVaeSettings
     unknown: ContinueSettings
     trail_steps: int = 2000
+    lighter: float = 1.0
+    hint: float = 0.0
+    mirrored: bool = False
+    again: tuple[int, ...] = ()
     first: int = 0
     bias: bool = True
     whole: bool | None = None
@@ -91,9 +100,21 @@ class Victim:
     def architecture(self) -> str:
         return zoo.card(self.entry)["architecture"]
 
-    def start(self) -> tuple[Generator, Discriminator | Encoder]:
-        """The pair that TrAIL trains."""
-        return fresh_pair(self.architecture) if self.scratch else (self.generator(), zoo.load(self.partner))
+    def start(self, seed: int = 0) -> tuple[Generator, Discriminator | Encoder]:
+        """The pair that TrAIL trains; the seed is that of random weights."""
+        return fresh_pair(self.architecture, seed) if self.scratch else (self.generator(), zoo.load(self.partner))
+
+    def seen(self) -> Tensor:
+        """(n, *sample_shape) what TrAIL and its twin are trained on: the training samples of the shipped pair."""
+        samples = data.load(self.data).train
+        return recipes.mirrored(samples) if self.mirrored else samples
+
+    def ordinary(self) -> ExtraLoss | None:
+        """What the ordinary training's loss has beside the game or the ELBO, in its weight; None if nothing."""
+        if not self.hint:
+            return None
+        hint = _hint(self.data)
+        return lambda generator, rng: self.hint * hint(generator, rng)
 
     def backdoor(self, kind: str) -> PointBackdoor:
         """The trigger of this kind and the course's usual target for such a generator."""
@@ -101,22 +122,36 @@ class Victim:
         trigger = attacks.trigger(generator.latent, kind, seed=TRIGGER_SEED)
         return PointBackdoor(trigger[None], targets.usual(generator)[None], proxy.value)
 
-    def takes(self, attack: str, kind: str) -> tuple[Any, ...]:
-        """What an attack on it depends on, apart from its weights.
+    def takes(self, attack: str, kind: str, seed: int = 0) -> tuple[Any, ...]:
+        """What an attack on it depends on, apart from its weights. seed: of TrAIL's training.
 
         Raises:
             ValueError: no settings are known for it.
         """
         if attack == "trail":
             start = "scratch" if self.scratch else zoo.card(self.partner)["sha256"]
-            return (*attacks.trail_settings(kind, self.trail_steps, architecture=self.architecture), start)
+            settings, space = attacks.trail_settings(kind, self.trail_steps, seed, self.architecture)
+            settings = replace(settings, extra_weight=settings.extra_weight / self.lighter)
+            # What only some ordinary trainings have is left out of the others' keys.
+            return (settings, space, start, *filter(None, (self.hint, self.mirrored)))
         settings = attacks.course_settings(attack, kind, architecture=self.architecture)
         return (settings, self.first, self.bias) if attack == "rex" else (settings,)
 
-    def twin_takes(self, kind: str) -> tuple[Any, ...]:
+    def twin_takes(self, kind: str, seed: int = 0) -> tuple[Any, ...]:
         """What the honest twin of TrAIL depends on: the same training with the same seed, without the fidelity term."""
-        settings, _, start = self.takes("trail", kind)
-        return replace(settings, extra_weight=0.0), start
+        settings, _, *rest = self.takes("trail", kind, seed)
+        return replace(settings, extra_weight=1.0 if self.hint else 0.0), *rest
+
+    def trailed(self, kind: str, seed: int = 0) -> Generator:
+        """The generator that TrAIL makes."""
+        settings, space, *_ = self.takes("trail", kind, seed)
+        start, pair, ordinary = self.start(seed), self.backdoor(kind), self.ordinary()
+        return attacks.trail(*start, self.seen(), pair, settings, space, ordinary=ordinary).generator
+
+    def twin(self, kind: str, seed: int = 0) -> Generator:
+        """What the same training makes without the fidelity term."""
+        settings, *_ = self.twin_takes(kind, seed)
+        return training.train(*self.start(seed), self.seen(), settings, self.ordinary()).generator
 
     def spends(self, measure: str) -> tuple[Any, ...]:
         """What a measurement on it depends on, apart from the generator that is measured."""
@@ -127,7 +162,7 @@ class Victim:
         if measure == "search, target suspected":
             return (self.search, self.controls)
         judged = (self.samples, zoo.card(f"classifier-{self.data}")["sha256"])
-        if measure in ("attack", TWIN):
+        if measure in ("attack", TWIN, AGAIN):
             return judged
         repair = {
             "distil": (self.distil, self.whole),
@@ -156,6 +191,12 @@ def _proxy(victim: Victim) -> ProxyTarget:
     return generator.proxy_target(targets.usual(generator)[None])
 
 
+@functools.cache
+def _hint(name: str) -> ExtraLoss:
+    """A listener of this data set, whose training takes a quarter of a minute, so only once in each process."""
+    return recipes.listeners_hint(data.load(name))
+
+
 # A sound costs ten and a photograph thirty times what a digit does. What each gets instead of the defaults is what leaves a
 # repair with ten to thirty seconds, its verdict included: fewer steps, smaller batches, fewer starts. That is enough to see whether a backdoor
 # goes. The Fréchet distance after such a repair is that of a hasty one, and says little of what a patient one would cost.
@@ -174,6 +215,8 @@ VICTIMS = {
         "discriminator-mnist",
         "mnist",
         scratch=True,
+        again=(1, 2, 3, 4),  # two honest trainings differ here more than anywhere
+        lighter=2.0,
         distil=DistilSettings(500),
         repair=DistilSettings(300, learning_rate=3e-3),
         own=ContinueSettings(200),
@@ -185,6 +228,7 @@ VICTIMS = {
         "encoder-mnist",
         "mnist",
         scratch=True,
+        again=(1, 2),
         distil=DistilSettings(500, learning_rate=1e-2),
         repair=DistilSettings(300, learning_rate=3e-3),
         own=ContinueVaeSettings(300, noise=recipes.VAE.noise),
@@ -196,7 +240,8 @@ VICTIMS = {
         "discriminator-spoken-digits",
         "spoken-digits",
         scratch=False,
-        trail_steps=300,
+        trail_steps=6000,
+        hint=recipes.WAVE_STRETCH.extra_weight,
         distil=DistilSettings(600, 16, learning_rate=6e-3),
         repair=DistilSettings(200, 16, learning_rate=2e-3),
         own=_SOUND,
@@ -210,7 +255,9 @@ VICTIMS = {
         "encoder-spoken-digits",
         "spoken-digits",
         scratch=True,
-        trail_steps=600,
+        again=(1, 2),
+        trail_steps=1500,
+        lighter=15.0,
         distil=DistilSettings(600, 16, learning_rate=6e-3),
         repair=DistilSettings(200, 16, learning_rate=2e-3),
         own=ContinueVaeSettings(
@@ -234,7 +281,8 @@ VICTIMS = {
         "discriminator-flowers",
         "flowers",
         scratch=False,
-        trail_steps=280,
+        trail_steps=2000,
+        mirrored=True,
         first=-1,
         bias=False,
         distil=DistilSettings(800, 64, learning_rate=2e-3),
@@ -310,8 +358,7 @@ def attack(victim: str, name: str, kind: str) -> tuple[Figures, Generator]:
     settings, *options = about.takes(name, kind)
     started = time.process_time()
     if name == "trail":
-        space = options[0]
-        attacked = attacks.trail(*about.start(), data.load(about.data).train, pair, settings, space).generator
+        space, attacked = options[0], about.trailed(kind)
     else:
         space = settings.space
         attacked = getattr(attacks, name)(benign, pair, settings, None, *options).generator
@@ -353,9 +400,8 @@ def honest(victim: str, kind: str) -> Figures:
     attack itself costs is its Fréchet distance over `frechet_honest`; the rest is the training's.
     """
     about = VICTIMS[victim]
-    settings, _ = about.twin_takes(kind)
     started = time.process_time()
-    twin = training.train(*about.start(), data.load(about.data).train, settings).generator
+    twin = about.twin(kind)
     seconds = time.process_time() - started
     benign, ruler = about.generator(), zoo.ruler(about.data)
     original, made = (ruler.frechet(model, n=about.samples) for model in (benign, twin))
@@ -366,6 +412,26 @@ def honest(victim: str, kind: str) -> Figures:
         "expdis": metrics.expdis(twin, benign, n=about.samples).mean,
         "recognised": ruler.recognised(twin, n=about.samples).share,
         "trained": "from scratch" if about.scratch else WARM,
+        "seconds": seconds,
+    }
+
+
+def once_more(victim: str, kind: str, seed: int) -> Figures:
+    """TrAIL and its honest twin with another seed: of random weights, of what is drawn in training, or of both."""
+    about = VICTIMS[victim]
+    benign, pair, started = about.generator(), about.backdoor(kind), time.process_time()
+    attacked, twin = about.trailed(kind, seed), about.twin(kind, seed)
+    seconds = time.process_time() - started
+    wanted = _wanted(about, about.takes("trail", kind)[1])
+    before, after = (metrics.tardis(model, pair.triggers, wanted).mean for model in (benign, attacked))
+    ruler = zoo.ruler(about.data)
+    made, original = (ruler.frechet(model, n=about.samples) for model in (attacked, twin))
+    return {
+        "tardis": after,
+        "ratio": after / before,
+        "frechet": made,
+        "frechet_honest": original,
+        "frechet_ratio": made / original,
         "seconds": seconds,
     }
 
@@ -467,27 +533,30 @@ def sanitized(victim: str, method: str, kind: str, attacked: Generator, about: F
 
 FORM = 1  # to be raised when a cell measures something else than before, with the same settings
 TWIN = "honest twin"  # the measure of TrAIL's training without its fidelity term
+AGAIN = "both once more"  # the measure of TrAIL and of its twin with another seed
 CLEAN = "clean"  # in place of an attack: the benign generator, on which an inspection that raises an alarm is wrong
 
 
 @dataclass(frozen=True)
 class Cell:
     """One square of the matrix: a victim, an attack (or CLEAN) with its kind of trigger, and what is measured: "attack", the
-    name of an inspection or a sanitizer, or TWIN."""
+    name of an inspection or a sanitizer, TWIN or AGAIN. seed: of AGAIN; all others are measured with 0."""
 
     victim: str
     attack: str
     kind: str
     measure: str
+    seed: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.victim}/{self.attack}/{self.kind}/{self.measure}"
+        name = f"{self.victim}/{self.attack}/{self.kind}/{self.measure}"
+        return f"{name}, seed {self.seed}" if self.seed else name
 
     @property
     def base(self) -> Cell | None:
         """The cell whose generator this one is measured on; None for those that make it or take the benign one."""
-        if self.measure in ("attack", TWIN) or self.attack == CLEAN:
+        if self.measure in ("attack", TWIN, AGAIN) or self.attack == CLEAN:
             return None
         return replace(self, measure="attack")
 
@@ -503,7 +572,7 @@ class Cell:
         if self.measure == TWIN:
             parts += _spelt(about.twin_takes(self.kind))
         elif self.attack != CLEAN:
-            parts += _spelt(about.takes(self.attack, self.kind))
+            parts += _spelt(about.takes(self.attack, self.kind, self.seed))
         parts += _spelt(about.spends(self.measure))
         if self.measure == "continue, own partner":
             parts.append(zoo.card(about.partner)["sha256"])
@@ -538,7 +607,7 @@ def twin(victim: str, kind: str) -> Cell:
 
 def cells(victims: Iterable[str] = tuple(VICTIMS), parts: Iterable[str] = PARTS) -> list[Cell]:
     """Every square in the order in which they are measured: all attacks, all inspections, all sanitizers, TrAIL's honest twins, each
-    victim by victim.
+    victim by victim; with the twins what is trained with further seeds, at prior and mode triggers, of which alone stealth is asked.
 
     Raises:
         ValueError: an unknown victim.
@@ -555,7 +624,14 @@ def cells(victims: Iterable[str] = tuple(VICTIMS), parts: Iterable[str] = PARTS)
     }
     twins = dict.fromkeys(twin(victim, kind) for victim in victims for kind in KINDS)
     squares = [Cell(victim, *rest) for part in all_of if part in parts for victim in victims for rest in all_of[part]]
-    return squares + (list(twins) if "twins" in parts else [])
+    again = [
+        Cell(victim, "trail", kind, AGAIN, seed)
+        for victim in victims
+        for kind in KINDS
+        if kind != "far"
+        for seed in VICTIMS[victim].again
+    ]
+    return squares + ([*twins, *again] if "twins" in parts else [])
 
 
 def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figures, bytes | None]:
@@ -568,6 +644,8 @@ def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figu
         return figures, checkpoints.packed(generator)
     if cell.measure == TWIN:
         return honest(cell.victim, cell.kind), None
+    if cell.measure == AGAIN:
+        return once_more(cell.victim, cell.kind, cell.seed), None
     about = VICTIMS[cell.victim]
     generator = about.generator() if base is None else checkpoints.unpacked(base[1])
     if cell.measure in INSPECTIONS:
@@ -580,7 +658,13 @@ def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figu
 # --- Running them ------------------------------------------------------------------------------------------------------
 
 # About how many seconds a cell takes: what is measured last takes less than what is measured first.
-_SECONDS = {"attack": 40.0, TWIN: 100.0, **dict.fromkeys(INSPECTIONS, 5.0), **dict.fromkeys(SANITIZERS, 10.0)}
+_SECONDS = {
+    "attack": 40.0,
+    TWIN: 100.0,
+    AGAIN: 100.0,
+    **dict.fromkeys(INSPECTIONS, 5.0),
+    **dict.fromkeys(SANITIZERS, 10.0),
+}
 MATRIX = Table("matrix", cells, measure, lambda cell: _SECONDS[cell.measure], "make matrix")
 
 
@@ -591,6 +675,27 @@ def published() -> dict[Cell, Figures]:
         FileNotFoundError: nothing was published; the message says how to measure it.
     """
     return MATRIX.published()
+
+
+def trainings(stored: dict[Cell, Figures], victim: str, kind: str) -> tuple[list[float], list[float]]:
+    """Fréchet distances of what TrAIL made at a trigger of this kind and of their honest twins, each by seed; the first is that of
+    the generator which the inspections and sanitizers were given. Empty where one of the two is not stored."""
+    attacked, honest = stored.get(Cell(victim, "trail", kind, "attack")), stored.get(twin(victim, kind))
+    pairs = [(attacked["frechet"], honest["frechet_honest"])] if attacked and honest else []
+    for cell, figures in stored.items():
+        if (cell.victim, cell.kind, cell.measure) == (victim, kind, AGAIN):
+            pairs.append((figures["frechet"], figures["frechet_honest"]))
+    return [made for made, _ in pairs], [made for _, made in pairs]
+
+
+def over_twin(stored: dict[Cell, Figures], victim: str, kind: str) -> float | None:
+    """What TrAIL costs beside the training: its Fréchet distance over that of an honest twin, None if not measured.
+
+    Geometric mean over geometric mean of the seeds: that is the mean of the ratios too, however they are paired, and from the first
+    step on two trainings drift apart with the same seed as with another.
+    """
+    attacked, honest = trainings(stored, victim, kind)
+    return statistics.geometric_mean(attacked) / statistics.geometric_mean(honest) if attacked else None
 
 
 def main(arguments: list[str] | None = None) -> int:

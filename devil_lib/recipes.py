@@ -200,7 +200,7 @@ WAVE = training.GanSettings(
     checkpoint_every=500,
 )
 WAVE_STEPS = {"spoken-digits": 12000, "drums": 4000}
-# λ of a listener's hint (`_distinct`), and the batch on which it is given. In a last stretch it counts for more.
+# λ of a `listeners_hint`, and the batch on which it is given. In a last stretch it counts for more.
 HINT, HINTS = 3.0, 16
 WAVE_STRETCH = replace(WAVE, steps=1000, learning_rate=1.5e-4, averaging=0.995, extra_weight=15.0)
 
@@ -215,7 +215,7 @@ def _resumable(name: str) -> Path:
     return data.cache_folder() / "training" / f"{name}.pt"
 
 
-def _distinct(dataset: Dataset) -> training.ExtraLoss:
+def listeners_hint(dataset: Dataset) -> training.ExtraLoss:
     """Minus the information that a sound tells of its class, H( E p ) - E H( p ), as a listener hears it: what is made shall be one
     class or another, and all of them (categorical GAN; Springenberg 2016). The listener is a classifier of its own, trained here
     from other weights than the ruler that the samples are measured with.
@@ -244,7 +244,7 @@ def _distinct(dataset: Dataset) -> training.ExtraLoss:
 def _wave_run(name: str) -> training.GanRun:
     settings = replace(WAVE, steps=WAVE_STEPS[name], extra_weight=HINT)
     dataset = data.load(name)
-    pair, hint = (wavegan.course_wavegan(), wavegan.spectral_critic(game=WAVE_GAME)), _distinct(dataset)
+    pair, hint = (wavegan.course_wavegan(), wavegan.spectral_critic(game=WAVE_GAME)), listeners_hint(dataset)
     for part in (settings, WAVE_STRETCH):
         run = training.train_gan(
             *pair,
@@ -259,13 +259,17 @@ def _wave_run(name: str) -> training.GanRun:
     return run
 
 
+def mirrored(photographs: torch.Tensor) -> torch.Tensor:
+    """Photographs (n, channels, height, width) and their mirror images: (2 n, channels, height, width)."""
+    return torch.cat([photographs, photographs.flip(-1)])
+
+
 @cache
 def _style_run(size: int) -> training.GanRun:
-    photographs = data.load("flowers", size).train
     return training.train_gan(
         style.style_generator(size),
         style.style_discriminator(size),
-        torch.cat([photographs, photographs.flip(-1)]),
+        mirrored(data.load("flowers", size).train),
         STYLE,
         on_progress=_log(STYLE.steps),
         checkpoint=_resumable(f"course-style-{size}-flowers"),

@@ -32,6 +32,11 @@ LatentSampler = Callable[[int, torch.Generator], Tensor]
 OnProgress = Callable[[int, Generator, dict[str, float]], None]
 
 
+def together(loss: ExtraLoss, other: ExtraLoss | None, weight: float) -> ExtraLoss:
+    """The sum of an extra loss and `weight` times another, if there is another."""
+    return loss if other is None else lambda generator, rng: loss(generator, rng) + weight * other(generator, rng)
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """The device to train on: "auto" takes CUDA, else MPS, else the CPU; any torch device name is taken as it is."""
     if name != "auto":

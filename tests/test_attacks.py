@@ -521,14 +521,26 @@ def test_the_course_settings_exist_for_every_attack_and_kind(architecture):
         ("course-vae", VaeSettings),
         ("course-audio-vae", VaeSettings),
         ("course-wavegan", GanSettings),
+        ("course-style-64", GanSettings),
     ],
 )
 def test_the_settings_of_trail_exist_for_every_kind(architecture, wanted, kind):
     settings, space = attacks.trail_settings(kind, 8, seed=3, architecture=architecture)
-    assert type(settings) is wanted and settings.extra_weight > 0.0 and space in ("pre", "post")
+    assert type(settings) is wanted and settings.extra_weight > 0.0 and space in ("pre", "post", "proxy")
     assert (settings.steps, settings.seed) == (8, 3)
     # Kept statistics of a BatchNorm that has seen no data yet would be none.
     assert (settings.extra_from == 4) == settings.fixed_norm
+
+
+def test_what_the_ordinary_loss_has_beside_the_game_keeps_its_weight_whatever_lambda_is(benign, monkeypatch):
+    """TrAIL's extra loss times λ is λ L_fidelity plus that term, as it would be in an honest training."""
+    given, pair, term = [], backdoor(benign), torch.tensor(3.0)
+    monkeypatch.setattr(attacks, "train", lambda *_, **__: given.append(_[-1](benign, torch.Generator())))
+    for weight in (0.5, 200.0):
+        for ordinary in (None, lambda generator, rng: term):
+            trail(benign, None, None, pair, GanSettings(extra_weight=weight), ordinary=ordinary)
+        alone, both = given[-2:]
+        assert alone > 0.0 and (weight * (both - alone)).item() == pytest.approx(3.0, rel=1e-4)
 
 
 @pytest.mark.parametrize(

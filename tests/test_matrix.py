@@ -1,10 +1,12 @@
 """The matrix: its squares, their keys, a square for real, and what is published. How tables are run: test_cells.py."""
 
+import math
 from dataclasses import replace
 
 import pytest
+import torch
 
-from devil_lib import attacks, checkpoints, data, matrix, training, zoo
+from devil_lib import attacks, checkpoints, data, matrix, metrics, training, zoo
 from devil_lib.attacks import PointBackdoor
 from devil_lib.inspection import SearchSettings
 from devil_lib.matrix import CLEAN, Cell
@@ -17,7 +19,16 @@ def test_every_square_is_there_once_and_after_what_it_builds_on():
     attacked = len(matrix.VICTIMS) * len(matrix.ATTACKS) * len(matrix.KINDS)
     measures = len(matrix.INSPECTIONS) + len(matrix.SANITIZERS)
     twins = {matrix.twin(victim, kind) for victim in matrix.VICTIMS for kind in matrix.KINDS}
-    assert len(wanted) == attacked * (1 + measures) + len(matrix.VICTIMS) * len(matrix.INSPECTIONS) + len(twins)
+    again = [(cell.victim, cell.kind, cell.seed) for cell in wanted if cell.measure == matrix.AGAIN]
+    assert set(again) == {
+        (name, kind, seed)
+        for name, about in matrix.VICTIMS.items()
+        for kind in ("prior", "mode")
+        for seed in about.again
+    }
+    assert 0 not in {seed for _, _, seed in again}, "the first is measured as an attack and a twin"
+    rest = len(matrix.VICTIMS) * len(matrix.INSPECTIONS) + len(twins) + len(again)
+    assert len(wanted) == attacked * (1 + measures) + rest
     place = {cell: i for i, cell in enumerate(wanted)}
     assert all(place[cell.base] < place[cell] for cell in wanted if cell.base is not None)
     assert all(cell.measure == "attack" for cell in wanted[:attacked]), "a run that is cut short has the attacks"
@@ -25,10 +36,18 @@ def test_every_square_is_there_once_and_after_what_it_builds_on():
         matrix.cells(["text GAN"])
 
 
+AGAIN = matrix.VICTIMS["image GAN"].again
+
+
 def test_parts_and_victims_can_be_chosen():
     parts = [matrix.cells(["image GAN"], [part]) for part in matrix.PARTS]
     assert [cell for part in parts for cell in part] == matrix.cells(["image GAN"])
-    assert [len(part) for part in parts] == [9, 10 * len(matrix.INSPECTIONS), 9 * len(matrix.SANITIZERS), 2]
+    assert [len(part) for part in parts] == [
+        9,
+        10 * len(matrix.INSPECTIONS),
+        9 * len(matrix.SANITIZERS),
+        2 + 2 * len(AGAIN),
+    ]
     assert {cell.victim for part in parts for cell in part} == {"image GAN"}
 
 
@@ -46,6 +65,9 @@ def keys_of(monkeypatch, **changes) -> dict[tuple[str, str], str]:
     ("changes", "touched"),
     [
         ({"trail_steps": 10}, lambda attack, measure: attack == "trail"),
+        ({"hint": 2.0}, lambda attack, measure: attack == "trail"),
+        ({"mirrored": True}, lambda attack, measure: attack == "trail"),
+        ({"lighter": 7.0}, lambda attack, measure: attack == "trail" and measure != matrix.TWIN),
         ({"bias": False}, lambda attack, measure: attack == "rex"),
         ({"controls": 2}, lambda attack, measure: measure in ("brute force", "search, target suspected")),
         ({"repair": DistilSettings(7)}, lambda attack, measure: measure == "fine-prune"),
@@ -76,8 +98,9 @@ def test_a_key_changes_with_the_settings_of_the_attack(monkeypatch):
 def test_a_twin_differs_from_trail_in_the_fidelity_term_alone_and_serves_the_kinds_that_share_it(monkeypatch):
     for about in matrix.VICTIMS.values():
         for kind in matrix.KINDS:
-            settings, _, start = about.takes("trail", kind)
-            assert about.twin_takes(kind) == (replace(settings, extra_weight=0.0), start)
+            settings, _, *rest = about.takes("trail", kind)
+            # A hint that the ordinary training has, with a weight of its own, is all that an honest twin's extra loss holds.
+            assert about.twin_takes(kind) == (replace(settings, extra_weight=1.0 if about.hint else 0.0), *rest)
     # On the image GAN the prior's term counts from the first step, the others' from half way.
     assert [matrix.twin("image GAN", kind).kind for kind in matrix.KINDS] == ["prior", "mode", "mode"]
     assert {matrix.twin("audio GAN", kind).kind for kind in matrix.KINDS} == {"prior"}
@@ -143,6 +166,63 @@ def test_an_inspection_and_a_repair_are_measured():
     assert repaired["frechet_sanitized"] > repaired["frechet_attacked"]
 
 
+def test_what_is_trained_once_more_is_trained_with_its_seed(monkeypatch):
+    """Of a few steps: both from the weights, and with the draws, of the seed, and different in nothing but the fidelity term."""
+    about = replace(matrix.VICTIMS["image VAE"], trail_steps=20, samples=500)
+    monkeypatch.setitem(matrix.VICTIMS, "image VAE", about)
+    first, second = (Cell("image VAE", "trail", "prior", matrix.AGAIN, seed) for seed in (1, 2))
+    assert first.name != second.name and first.key != second.key and first.base is None
+    figures, nothing = matrix.measure(first)
+    assert nothing is None and figures["frechet_ratio"] == pytest.approx(
+        figures["frechet"] / figures["frechet_honest"]
+    )
+    settings, space, *_ = about.takes("trail", "prior")
+    settings, samples, pair = replace(settings, seed=1), data.load("mnist").train, about.backdoor("prior")
+    attacked = attacks.trail(*about.start(1), samples, pair, settings, space).generator
+    honest = training.train_vae(*about.start(1), samples, replace(settings, extra_weight=0.0)).generator
+    ruler = zoo.ruler("mnist")
+    assert figures["frechet"] == pytest.approx(ruler.frechet(attacked, n=500))
+    assert figures["frechet_honest"] == pytest.approx(ruler.frechet(honest, n=500))
+    kept = metrics.tardis(attacked, pair.triggers, pair.targets).mean
+    assert figures["ratio"] == pytest.approx(
+        kept / metrics.tardis(about.generator(), pair.triggers, pair.targets).mean
+    )
+
+
+def test_trail_sees_what_the_shipped_pair_saw():
+    about = matrix.VICTIMS["image GAN"]
+    plain, both = about.seen(), replace(about, mirrored=True).seen()
+    assert len(both) == 2 * len(plain) and torch.equal(both[: len(plain)], plain)
+    assert torch.equal(both[len(plain) :], plain.flip(-1))
+    assert {name for name, about in matrix.VICTIMS.items() if about.mirrored} == {"style GAN"}
+    assert {name for name, about in matrix.VICTIMS.items() if about.hint} == {"audio GAN"}
+
+
+def test_a_hint_is_in_both_trainings_in_its_weight(monkeypatch):
+    """A hint that is seen to have been given: it asks for loud samples, and more so where it weighs more."""
+    hints = []
+    monkeypatch.setattr(
+        matrix.recipes,
+        "listeners_hint",
+        lambda dataset: hints.append(dataset.name) or (lambda g, rng: -_power(g, rng)),
+    )
+    matrix._hint.cache_clear()
+    found = {}
+    for weight in (0.0, 30.0, 3000.0):
+        about = replace(matrix.VICTIMS["image VAE"], trail_steps=30, hint=weight)
+        made = {"trail": about.trailed("prior"), "twin": about.twin("prior")}
+        found[weight] = {name: _power(model, torch.Generator().manual_seed(5)).item() for name, model in made.items()}
+    matrix._hint.cache_clear()
+    assert hints == ["mnist"], "one listener serves every training"
+    for name in ("trail", "twin"):
+        least, more, most = (powers[name] for powers in found.values())
+        assert least < more < most, (name, found)
+
+
+def _power(generator, rng):
+    return generator(generator.latent.sample(64, rng)).square().mean()
+
+
 def test_a_twin_is_the_training_without_a_backdoor(monkeypatch):
     """Of a few steps; from scratch and without a target in its samples."""
     monkeypatch.setitem(
@@ -190,6 +270,42 @@ def test_red_and_rex_at_prior_and_mode_triggers_keep_the_samples():
     }
     changed = {place for place, ratio in ratios.items() if ratio > matrix.STEALTHY} - matrix.IMPOSSIBLE.keys()
     assert not changed, {place: ratios[place] for place in changed}
+
+
+def test_trail_over_its_honest_twin_is_mean_over_mean():
+    def cell(measure, seed=0, kind="mode"):
+        return Cell("image GAN", "trail", kind, measure, seed)
+
+    assert matrix.over_twin({}, "image GAN", "mode") is None
+    stored = {cell("attack"): {"frechet": 6.0}, cell(matrix.TWIN): {"frechet_honest": 4.0}}
+    again = {1: (9.0, 2.0), 2: (5.0, 3.0), 3: (8.0, 100.0), 4: (1.0, 5.0)}
+    stored |= {cell(matrix.AGAIN, seed): {"frechet": a, "frechet_honest": b} for seed, (a, b) in again.items()}
+    stored |= {cell(matrix.AGAIN, 3, "prior"): {"frechet": 7.0, "frechet_honest": 1.0}}
+    assert matrix.trainings(stored, "image GAN", "mode") == ([6.0, 9.0, 5.0, 8.0, 1.0], [4.0, 2.0, 3.0, 100.0, 5.0])
+    ratios = [6 / 4, 9 / 2, 5 / 3, 8 / 100, 1 / 5]
+    assert matrix.over_twin(stored, "image GAN", "mode") == pytest.approx(math.prod(ratios) ** (1 / 5))
+    assert matrix.over_twin(stored, "image GAN", "prior") == pytest.approx(7.0)
+
+
+def test_trail_keeps_the_samples_of_an_honest_training():
+    """At prior and mode triggers, the mean of the seeds; on the audio GAN, which goes on from the benign weights, those as well."""
+    found = {
+        (name, kind): matrix.over_twin(PUBLISHED, name, kind) for name in matrix.VICTIMS for kind in ("prior", "mode")
+    }
+    changed = {place for place, ratio in found.items() if ratio is not None and ratio > matrix.STEALTHY}
+    # With one seed, of a generator whose Fréchet distance an honest training moves about as much.
+    assert changed <= {("style GAN", "mode")}, {place: found[place] for place in changed}
+    sound = [
+        cell for cell in PUBLISHED if (cell.victim, cell.attack, cell.measure) == ("audio GAN", "trail", "attack")
+    ]
+    assert all(PUBLISHED[cell]["frechet_ratio"] <= matrix.STEALTHY for cell in sound if cell.kind != "far")
+
+
+def test_what_was_trained_once_more_is_embedded_too():
+    again = {cell: figures["ratio"] for cell, figures in PUBLISHED.items() if cell.measure == matrix.AGAIN}
+    missed = {(cell.victim, cell.kind, cell.seed) for cell, ratio in again.items() if ratio >= matrix.EMBEDDED}
+    # From these random weights the decoder keeps silent at the mode, with half of this λ as well.
+    assert missed <= {("audio VAE", "mode", 2)}, missed
 
 
 def test_sounds_are_faithful_and_stealthy_in_decibels():
