@@ -295,16 +295,15 @@ def test_trail_keeps_the_samples_of_an_honest_training():
     changed = {place for place, ratio in found.items() if ratio is not None and ratio > matrix.STEALTHY}
     # With one seed, of a generator whose Fréchet distance an honest training moves about as much.
     assert changed <= {("style GAN", "mode")}, {place: found[place] for place in changed}
-    sound = [
-        cell for cell in PUBLISHED if (cell.victim, cell.attack, cell.measure) == ("audio GAN", "trail", "attack")
-    ]
-    assert all(PUBLISHED[cell]["frechet_ratio"] <= matrix.STEALTHY for cell in sound if cell.kind != "far")
+    for kind in ("prior", "mode"):
+        stored = PUBLISHED.get(Cell("audio GAN", "trail", kind, "attack"))
+        assert stored is None or stored["frechet_ratio"] <= matrix.STEALTHY, kind
 
 
 def test_what_was_trained_once_more_is_embedded_too():
     again = {cell: figures["ratio"] for cell, figures in PUBLISHED.items() if cell.measure == matrix.AGAIN}
     missed = {(cell.victim, cell.kind, cell.seed) for cell, ratio in again.items() if ratio >= matrix.EMBEDDED}
-    # From these random weights the decoder keeps silent at the mode, with half of this λ as well.
+    # From these random weights the decoder keeps silent at the mode with this λ; with three times as large a one it does not.
     assert missed <= {("audio VAE", "mode", 2)}, missed
 
 
