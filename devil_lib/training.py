@@ -113,6 +113,25 @@ class VaeSettings(TrainSettings):
     spectral: float = 0.0
 
 
+class Best:
+    """Keeps the best snapshot of a training, whose `on_progress` it is. The Fréchet distance of a GAN goes up and down for as long as it
+    is trained, and who publishes one takes the snapshot where it was lowest.
+
+    score: of a generator, what shall be low; `math.inf` for one that is out of the question. every: steps between two looks.
+    After the training `generator` is the best snapshot, on the CPU, `step` the step it was taken at and `lowest` its score;
+    None, 0 and `math.inf` if every one was out of the question.
+    """
+
+    def __init__(self, score: Callable[[Generator], float], every: int) -> None:
+        self.score, self.every = score, every
+        self.generator: Generator | None = None
+        self.step, self.lowest = 0, math.inf
+
+    def __call__(self, step: int, generator: Generator, losses: dict[str, float]) -> None:
+        if step % self.every == 0 and (score := self.score(generator)) < self.lowest:
+            self.generator, self.step, self.lowest = copy.deepcopy(generator).cpu(), step, score
+
+
 @dataclass
 class Run:
     """What a training leaves: the averaged generator, the raw one that training goes on from, the history

@@ -70,6 +70,27 @@ def test_progress_is_reported_after_every_step():
     assert run.history["generator"] == [found["generator"] for found in losses]
 
 
+def test_the_best_snapshot_is_kept_and_the_training_is_not_disturbed():
+    """The score is given, so that its lowest lies in the middle; what is out of the question has none."""
+    scores, seen = {2: math.inf, 4: 3.0, 6: 1.0, 8: 1.0, 10: 2.0}, {}
+
+    def score(generator):
+        seen[2 * len(seen) + 2] = {name: value.clone() for name, value in generator.state_dict().items()}
+        return scores[max(seen)]
+
+    best = training.Best(score, every=2)
+    looked = train(dataclasses.replace(SETTINGS, steps=11), on_progress=best)
+    assert_same(looked, train(dataclasses.replace(SETTINGS, steps=11)))
+    assert sorted(seen) == [2, 4, 6, 8, 10]
+    assert best.step == 6 and best.lowest == 1.0, "of equals the first"
+    kept = best.generator.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in seen[6].items())
+    assert not all(torch.equal(kept[name], value) for name, value in seen[10].items()), "a copy, not what is trained"
+    nothing = training.Best(lambda generator: math.inf, every=1)
+    train(on_progress=nothing)
+    assert nothing.generator is None and nothing.step == 0 and nothing.lowest == math.inf
+
+
 def test_a_seed_decides_everything_and_the_callers_random_state_stays():
     torch.manual_seed(1)
     state = torch.get_rng_state()
