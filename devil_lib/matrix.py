@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import signal
 import statistics
 import time
@@ -44,6 +45,7 @@ ATTACKS = ("trail", "red", "rex")
 KINDS = attacks.TRIGGER_KINDS
 TRIGGER_SEED = 50
 WARM = "from the benign weights"
+LOOKS = 1  # seed of the latents by which snapshots are chosen
 EMBEDDED = 0.01  # the bar: TarDis at the trigger as a share of the benign generator's
 STEALTHY = 1.1  # and the Fréchet distance of ordinary samples over that before the attack
 # Attacks that cannot be embedded, by victim, attack and trigger, and why.
@@ -67,7 +69,10 @@ class Victim:
     cut. own, unknown: training that goes on with the partner, and with a fresh discriminator. samples: for a Fréchet distance,
     and for brute force where they are enough. hint: weight of the listener's hint that the ordinary training has
     (`recipes.listeners_hint`). mirrored: whether it sees mirror images too. again: seeds of further trainings by TrAIL and of
-    their honest twins, where two trainings differ by more than the attack costs. search, controls: the inspector's descent, and
+    their honest twins, where two trainings differ by more than the attack costs. snapshots: after how many steps each time TrAIL
+    and its twin are looked at, for the best snapshot to be published (`training.Best`); 0 publishes the last. weighed: samples for
+    their Fréchet distances, if more: two trainings have less in common than a generator and what ReD makes of it, so that
+    other latents move the one distance and not the other. search, controls: the inspector's descent, and
     how many controls he compares the target with; a verdict on a repair takes the same search.
     """
 
@@ -84,6 +89,8 @@ class Victim:
     hint: float = 0.0
     mirrored: bool = False
     again: tuple[int, ...] = ()
+    snapshots: int = 0
+    weighed: int = 0
     first: int = 0
     bias: bool = True
     whole: bool | None = None
@@ -133,7 +140,8 @@ class Victim:
             settings, space = attacks.trail_settings(kind, self.trail_steps, seed, self.architecture)
             settings = replace(settings, extra_weight=settings.extra_weight / self.lighter)
             # What only some ordinary trainings have is left out of the others' keys.
-            return (settings, space, start, *filter(None, (self.hint, self.mirrored)))
+            own = (self.hint, self.mirrored, self.snapshots, self.weighed)
+            return (settings, space, start, *filter(None, own))
         settings = attacks.course_settings(attack, kind, architecture=self.architecture)
         return (settings, self.first, self.bias) if attack == "rex" else (settings,)
 
@@ -143,15 +151,37 @@ class Victim:
         return replace(settings, extra_weight=1.0 if self.hint else 0.0), *rest
 
     def trailed(self, kind: str, seed: int = 0) -> Generator:
-        """The generator that TrAIL makes."""
+        """The generator that TrAIL makes; of snapshots the best of those that have the target."""
         settings, space, *_ = self.takes("trail", kind, seed)
         start, pair, ordinary = self.start(seed), self.backdoor(kind), self.ordinary()
-        return attacks.trail(*start, self.seen(), pair, settings, space, ordinary=ordinary).generator
+        wanted = _wanted(self, space)
+        before = metrics.tardis(self.generator(), pair.triggers, wanted).mean
+        best = self._best(lambda model: metrics.tardis(model, pair.triggers, wanted).mean < EMBEDDED * before)
+        run = attacks.trail(*start, self.seen(), pair, settings, space, best, ordinary=ordinary)
+        return run.generator if best is None or best.generator is None else best.generator
 
     def twin(self, kind: str, seed: int = 0) -> Generator:
         """What the same training makes without the fidelity term."""
         settings, *_ = self.twin_takes(kind, seed)
-        return training.train(*self.start(seed), self.seen(), settings, self.ordinary()).generator
+        best = self._best(lambda model: True)
+        run = training.train(*self.start(seed), self.seen(), settings, self.ordinary(), best)
+        return run.generator if best is None or best.generator is None else best.generator
+
+    def _best(self, fit: Callable[[Generator], bool]) -> training.Best | None:
+        """Of the snapshots that are `fit` the one nearest to the data, by other latents than those that are reported."""
+        if not self.snapshots:
+            return None
+        ruler = zoo.ruler(self.data)
+
+        def score(model: Generator) -> float:
+            return ruler.frechet(model, self.looked_at, seed=LOOKS) if fit(model) else math.inf
+
+        return training.Best(score, self.snapshots)
+
+    @property
+    def looked_at(self) -> int:
+        """Samples for the Fréchet distance of TrAIL and its twin."""
+        return max(self.samples, self.weighed)
 
     def spends(self, measure: str) -> tuple[Any, ...]:
         """What a measurement on it depends on, apart from the generator that is measured."""
@@ -257,7 +287,7 @@ VICTIMS = {
         scratch=True,
         again=(1, 2),
         trail_steps=1500,
-        lighter=15.0,
+        lighter=5.0,
         distil=DistilSettings(600, 16, learning_rate=6e-3),
         repair=DistilSettings(200, 16, learning_rate=2e-3),
         own=ContinueVaeSettings(
@@ -368,7 +398,8 @@ def attack(victim: str, name: str, kind: str) -> tuple[Figures, Generator]:
     wanted = _wanted(about, space)
     before, after = (metrics.tardis(model, pair.triggers, wanted) for model in (benign, attacked))
     ruler = zoo.ruler(about.data)
-    original, made = (ruler.frechet(model, n=about.samples) for model in (benign, attacked))
+    samples = about.looked_at if name == "trail" else about.samples
+    original, made = (ruler.frechet(model, n=samples) for model in (benign, attacked))
     figures: Figures = {
         "tardis_benign": before.mean,
         "tardis": after.mean,
@@ -384,6 +415,7 @@ def attack(victim: str, name: str, kind: str) -> tuple[Figures, Generator]:
         "trained": "from scratch" if name == "trail" and about.scratch else WARM,
         "fidelity_weight": settings.extra_weight if name == "trail" else settings.fidelity_weight,
         "space": space,
+        "samples": samples,
         "seconds": seconds,
     }
     if benign.modality == "audio":
@@ -393,7 +425,7 @@ def attack(victim: str, name: str, kind: str) -> tuple[Figures, Generator]:
     return figures, attacked
 
 
-def honest(victim: str, kind: str) -> Figures:
+def honest(victim: str, kind: str, seed: int = 0) -> Figures:
     """The honest twin of TrAIL at a trigger of this kind: what its training without the fidelity term makes of the samples.
 
     TrAIL's generator is another one than the shipped one, trained from other weights or for longer, attacked or not. What the
@@ -401,10 +433,10 @@ def honest(victim: str, kind: str) -> Figures:
     """
     about = VICTIMS[victim]
     started = time.process_time()
-    twin = about.twin(kind)
+    twin = about.twin(kind, seed)
     seconds = time.process_time() - started
     benign, ruler = about.generator(), zoo.ruler(about.data)
-    original, made = (ruler.frechet(model, n=about.samples) for model in (benign, twin))
+    original, made = (ruler.frechet(model, n=about.looked_at) for model in (benign, twin))
     return {
         "frechet_benign": original,
         "frechet_honest": made,
@@ -417,23 +449,15 @@ def honest(victim: str, kind: str) -> Figures:
 
 
 def once_more(victim: str, kind: str, seed: int) -> Figures:
-    """TrAIL and its honest twin with another seed: of random weights, of what is drawn in training, or of both."""
+    """TrAIL with another seed: of random weights, of what is drawn in training, or of both."""
     about = VICTIMS[victim]
     benign, pair, started = about.generator(), about.backdoor(kind), time.process_time()
-    attacked, twin = about.trailed(kind, seed), about.twin(kind, seed)
+    attacked = about.trailed(kind, seed)
     seconds = time.process_time() - started
     wanted = _wanted(about, about.takes("trail", kind)[1])
     before, after = (metrics.tardis(model, pair.triggers, wanted).mean for model in (benign, attacked))
-    ruler = zoo.ruler(about.data)
-    made, original = (ruler.frechet(model, n=about.samples) for model in (attacked, twin))
-    return {
-        "tardis": after,
-        "ratio": after / before,
-        "frechet": made,
-        "frechet_honest": original,
-        "frechet_ratio": made / original,
-        "seconds": seconds,
-    }
+    made = zoo.ruler(about.data).frechet(attacked, n=about.looked_at)
+    return {"tardis": after, "ratio": after / before, "frechet": made, "seconds": seconds}
 
 
 def _reported(report: inspection.StaticReport | inspection.DynamicReport) -> Figures:
@@ -504,15 +528,21 @@ def sanitized(victim: str, method: str, kind: str, attacked: Generator, about: F
     repaired = SANITIZERS[method](spent, attacked)
     seconds = time.process_time() - started
     ruler = zoo.ruler(spent.data)
-    # What the attack's cell and the search in the benign generator say need not be measured for each repair again.
+    # What the attack's cell and the search in the benign generator say need not be measured for each repair again, unless the cell
+    # says it of more samples.
+    original, before = (
+        (about["frechet_benign"], about["frechet"])
+        if about.get("samples", spent.samples) == spent.samples
+        else (ruler.frechet(model, n=spent.samples) for model in (benign, attacked))
+    )
     known = sanitization.SanitizationVerdict(
         *(
             tuple(metrics.tardis_each(model, pair.triggers, wanted).tolist())
             for model in (benign, attacked, attacked)
         ),
-        about["frechet_benign"],
-        about["frechet"],
-        about["frechet"],
+        original,
+        before,
+        before,
         _usual_search(spent, about["space"]),
     )
     result = sanitization.verdict(
@@ -533,14 +563,14 @@ def sanitized(victim: str, method: str, kind: str, attacked: Generator, about: F
 
 FORM = 1  # to be raised when a cell measures something else than before, with the same settings
 TWIN = "honest twin"  # the measure of TrAIL's training without its fidelity term
-AGAIN = "both once more"  # the measure of TrAIL and of its twin with another seed
+AGAIN = "attack once more"  # the measure of TrAIL with another seed
 CLEAN = "clean"  # in place of an attack: the benign generator, on which an inspection that raises an alarm is wrong
 
 
 @dataclass(frozen=True)
 class Cell:
     """One square of the matrix: a victim, an attack (or CLEAN) with its kind of trigger, and what is measured: "attack", the
-    name of an inspection or a sanitizer, TWIN or AGAIN. seed: of AGAIN; all others are measured with 0."""
+    name of an inspection or a sanitizer, TWIN or AGAIN. seed: of these two; all others are measured with 0."""
 
     victim: str
     attack: str
@@ -570,7 +600,7 @@ class Cell:
         about = VICTIMS[self.victim]
         parts = [FORM, self.name, TRIGGER_SEED, zoo.card(about.entry)["sha256"]]
         if self.measure == TWIN:
-            parts += _spelt(about.twin_takes(self.kind))
+            parts += _spelt(about.twin_takes(self.kind, self.seed))
         elif self.attack != CLEAN:
             parts += _spelt(about.takes(self.attack, self.kind, self.seed))
         parts += _spelt(about.spends(self.measure))
@@ -596,18 +626,18 @@ def _spelt(settings: Iterable[Any]) -> list[Any]:
 PARTS = ("attacks", "inspections", "sanitizers", "twins")
 
 
-def twin(victim: str, kind: str) -> Cell:
+def twin(victim: str, kind: str, seed: int = 0) -> Cell:
     """The cell of the honest twin of a TrAIL attack. Without the fidelity term nothing knows the trigger, so that one twin serves
     all kinds whose settings differ in nothing else."""
     about = VICTIMS[victim]
     takes = about.twin_takes(kind)
     first = next(other for other in KINDS if about.twin_takes(other) == takes)
-    return Cell(victim, "trail", first, TWIN)
+    return Cell(victim, "trail", first, TWIN, seed)
 
 
 def cells(victims: Iterable[str] = tuple(VICTIMS), parts: Iterable[str] = PARTS) -> list[Cell]:
     """Every square in the order in which they are measured: all attacks, all inspections, all sanitizers, TrAIL's honest twins, each
-    victim by victim; with the twins what is trained with further seeds, at prior and mode triggers, of which alone stealth is asked.
+    victim by victim; with the twins further seeds of both, at prior and mode triggers, of which alone stealth is asked.
 
     Raises:
         ValueError: an unknown victim.
@@ -622,8 +652,9 @@ def cells(victims: Iterable[str] = tuple(VICTIMS), parts: Iterable[str] = PARTS)
         "inspections": [(*pair, name) for pair in ((CLEAN, "prior"), *attacked) for name in INSPECTIONS],
         "sanitizers": [(*pair, name) for pair in attacked for name in SANITIZERS],
     }
-    twins = dict.fromkeys(twin(victim, kind) for victim in victims for kind in KINDS)
     squares = [Cell(victim, *rest) for part in all_of if part in parts for victim in victims for rest in all_of[part]]
+    if "twins" not in parts:
+        return squares
     again = [
         Cell(victim, "trail", kind, AGAIN, seed)
         for victim in victims
@@ -631,7 +662,9 @@ def cells(victims: Iterable[str] = tuple(VICTIMS), parts: Iterable[str] = PARTS)
         if kind != "far"
         for seed in VICTIMS[victim].again
     ]
-    return squares + ([*twins, *again] if "twins" in parts else [])
+    first = [twin(victim, kind) for victim in victims for kind in KINDS]
+    others = [twin(cell.victim, cell.kind, cell.seed) for cell in again]
+    return [*squares, *dict.fromkeys(first + others), *again]
 
 
 def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figures, bytes | None]:
@@ -643,7 +676,7 @@ def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figu
         figures, generator = attack(cell.victim, cell.attack, cell.kind)
         return figures, checkpoints.packed(generator)
     if cell.measure == TWIN:
-        return honest(cell.victim, cell.kind), None
+        return honest(cell.victim, cell.kind, cell.seed), None
     if cell.measure == AGAIN:
         return once_more(cell.victim, cell.kind, cell.seed), None
     about = VICTIMS[cell.victim]
@@ -661,7 +694,7 @@ def measure(cell: Cell, base: tuple[Figures, bytes] | None = None) -> tuple[Figu
 _SECONDS = {
     "attack": 40.0,
     TWIN: 100.0,
-    AGAIN: 100.0,
+    AGAIN: 70.0,
     **dict.fromkeys(INSPECTIONS, 5.0),
     **dict.fromkeys(SANITIZERS, 10.0),
 }
@@ -679,13 +712,14 @@ def published() -> dict[Cell, Figures]:
 
 def trainings(stored: dict[Cell, Figures], victim: str, kind: str) -> tuple[list[float], list[float]]:
     """Fréchet distances of what TrAIL made at a trigger of this kind and of their honest twins, each by seed; the first is that of
-    the generator which the inspections and sanitizers were given. Empty where one of the two is not stored."""
-    attacked, honest = stored.get(Cell(victim, "trail", kind, "attack")), stored.get(twin(victim, kind))
-    pairs = [(attacked["frechet"], honest["frechet_honest"])] if attacked and honest else []
-    for cell, figures in stored.items():
-        if (cell.victim, cell.kind, cell.measure) == (victim, kind, AGAIN):
-            pairs.append((figures["frechet"], figures["frechet_honest"]))
-    return [made for made, _ in pairs], [made for _, made in pairs]
+    the generator which the inspections and sanitizers were given. A seed of which one of the two is not stored is left out."""
+    pairs = []
+    for seed in (0, *VICTIMS[victim].again):
+        made = stored.get(Cell(victim, "trail", kind, AGAIN if seed else "attack", seed))
+        without = stored.get(twin(victim, kind, seed))
+        if made and without:
+            pairs.append((made["frechet"], without["frechet_honest"]))
+    return [made for made, _ in pairs], [without for _, without in pairs]
 
 
 def over_twin(stored: dict[Cell, Figures], victim: str, kind: str) -> float | None:
