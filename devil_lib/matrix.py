@@ -157,15 +157,13 @@ class Victim:
         wanted = _wanted(self, space)
         before = metrics.tardis(self.generator(), pair.triggers, wanted).mean
         best = self._best(lambda model: metrics.tardis(model, pair.triggers, wanted).mean < EMBEDDED * before)
-        run = attacks.trail(*start, self.seen(), pair, settings, space, best, ordinary=ordinary)
-        return run.generator if best is None or best.generator is None else best.generator
+        return _published(attacks.trail(*start, self.seen(), pair, settings, space, best, ordinary=ordinary), best)
 
     def twin(self, kind: str, seed: int = 0) -> Generator:
         """What the same training makes without the fidelity term."""
         settings, *_ = self.twin_takes(kind, seed)
         best = self._best(lambda model: True)
-        run = training.train(*self.start(seed), self.seen(), settings, self.ordinary(), best)
-        return run.generator if best is None or best.generator is None else best.generator
+        return _published(training.train(*self.start(seed), self.seen(), settings, self.ordinary(), best), best)
 
     def _best(self, fit: Callable[[Generator], bool]) -> training.Best | None:
         """Of the snapshots that are `fit` the one nearest to the data, by other latents than those that are reported."""
@@ -212,6 +210,11 @@ class Victim:
     def draws(self) -> int:
         """Samples for brute force, which needs more of them than a Fréchet distance."""
         return max(self.samples, inspection.sampling.FEWEST)
+
+
+def _published(run: training.Run, best: training.Best | None) -> Generator:
+    """The best snapshot of a training; its last generator if none was looked for, or all were out of the question."""
+    return run.generator if best is None or best.generator is None else best.generator
 
 
 @functools.cache
@@ -381,14 +384,15 @@ def fresh_pair(architecture: str, seed: int = 0) -> tuple[Generator, Discriminat
 # --- What is measured ------------------------------------------------------------------------------------------------
 
 
-def attack(victim: str, name: str, kind: str) -> tuple[Figures, Generator]:
-    """Plant a backdoor; its figures against the benign generator, and the generator as the attacker would publish it."""
+def attack(victim: str, name: str, kind: str, seed: int = 0) -> tuple[Figures, Generator]:
+    """Plant a backdoor; its figures against the benign generator, and the generator as the attacker would publish it. seed: of
+    TrAIL's training."""
     about = VICTIMS[victim]
     benign, pair, proxy = about.generator(), about.backdoor(kind), _proxy(about)
     settings, *options = about.takes(name, kind)
     started = time.process_time()
     if name == "trail":
-        space, attacked = options[0], about.trailed(kind)
+        space, attacked = options[0], about.trailed(kind, seed)
     else:
         space = settings.space
         attacked = getattr(attacks, name)(benign, pair, settings, None, *options).generator
@@ -450,14 +454,8 @@ def honest(victim: str, kind: str, seed: int = 0) -> Figures:
 
 def once_more(victim: str, kind: str, seed: int) -> Figures:
     """TrAIL with another seed: of random weights, of what is drawn in training, or of both."""
-    about = VICTIMS[victim]
-    benign, pair, started = about.generator(), about.backdoor(kind), time.process_time()
-    attacked = about.trailed(kind, seed)
-    seconds = time.process_time() - started
-    wanted = _wanted(about, about.takes("trail", kind)[1])
-    before, after = (metrics.tardis(model, pair.triggers, wanted).mean for model in (benign, attacked))
-    made = zoo.ruler(about.data).frechet(attacked, n=about.looked_at)
-    return {"tardis": after, "ratio": after / before, "frechet": made, "seconds": seconds}
+    figures, _ = attack(victim, "trail", kind, seed)
+    return {name: figures[name] for name in ("tardis", "ratio", "frechet", "seconds")}
 
 
 def _reported(report: inspection.StaticReport | inspection.DynamicReport) -> Figures:
