@@ -204,6 +204,8 @@ def bars(
     axes.set_xticks(range(len(categories)), categories)
     axes.grid(False, axis="x")
     _finish(axes, "", ylabel, False, logy, legend=len(groups) + len(hlines or ()) > 1)
+    if len(groups) * len(categories) > 20 and axes.get_legend():  # so many leave no room for it among them
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(3, len(axes.get_legend().texts)))
     return fig
 
 
