@@ -60,7 +60,7 @@ IMPOSSIBLE = {
 
 @dataclass(frozen=True)
 class Victim:
-    """A benign generator of the matrix and what is spent on each of its cells, so that the whole takes three or four hours of one core.
+    """A benign generator of the matrix and what is spent on each of its cells, so that the whole takes six or seven hours of one core.
 
     entry, partner: what the zoo calls it and the discriminator or encoder that it was trained with. data: its data set, for
     which the zoo has a ruler. scratch: whether TrAIL trains from random weights, else it goes on from the benign ones;
