@@ -157,7 +157,7 @@ _TRAIL_SETTINGS: dict[str, dict[str | None, tuple[TrainSettings, str]]] = {
     # so small a λ, and takes less of the samples: λ = 10 with a step size of 2e-4 ended at 1.3 to 1.8 times the Fréchet distance, λ = 30
     # after 280 steps of 1e-3 at two and a half times. An honest training of this pair is no calmer: in waves of some 1,500 steps it goes
     # up and down between .9 and 2.3 times the shipped distance. So publish its best snapshot (`training.Best`), as whoever trains it
-    # honestly would: with λ = 2 those have .84 to .95 of it, the honest one .94.
+    # honestly would: with λ = 2 those have .84 to .95 of it, the honest ones .84 and .94.
     "course-style-64": {
         None: (
             GanSettings(

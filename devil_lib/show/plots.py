@@ -88,14 +88,18 @@ def _axes(height: float = 3.8, width: float = 9.0) -> tuple[Figure, Axes]:
     return fig, fig.add_subplot()
 
 
-def _finish(axes: Axes, xlabel: str, ylabel: str, logx: bool, logy: bool, legend: bool) -> None:
+# A legend above the axes, for a figure that has no free corner.
+ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3}
+
+
+def _finish(axes: Axes, xlabel: str, ylabel: str, logx: bool, logy: bool, legend: bool, above: bool = False) -> None:
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if logx:
         axes.set_xscale("log")
     if logy:
         axes.set_yscale("log")
     if legend:
-        axes.legend()
+        axes.legend(**ABOVE if above else {})
 
 
 def _looks(labels: Iterable[str]) -> dict[str, int]:
@@ -203,9 +207,8 @@ def bars(
     _lines_across(axes, hlines)
     axes.set_xticks(range(len(categories)), categories)
     axes.grid(False, axis="x")
-    _finish(axes, "", ylabel, False, logy, legend=len(groups) + len(hlines or ()) > 1)
-    if len(groups) * len(categories) > 20 and axes.get_legend():  # so many leave no room for it among them
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(3, len(axes.get_legend().texts)))
+    labels, bars = len(groups) + len(hlines or ()), len(groups) * len(categories)
+    _finish(axes, "", ylabel, False, logy, legend=labels > 1, above=bars > 20)
     return fig
 
 
