@@ -88,18 +88,16 @@ def _axes(height: float = 3.8, width: float = 9.0) -> tuple[Figure, Axes]:
     return fig, fig.add_subplot()
 
 
-# A legend above the axes, for a figure that has no free corner.
-ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3}
-
-
 def _finish(axes: Axes, xlabel: str, ylabel: str, logx: bool, logy: bool, legend: bool, above: bool = False) -> None:
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if logx:
         axes.set_xscale("log")
     if logy:
         axes.set_yscale("log")
-    if legend:
-        axes.legend(**ABOVE if above else {})
+    if legend and above:
+        axes.figure.legend(loc="outside upper center", ncols=3)
+    elif legend:
+        axes.legend()
 
 
 def _looks(labels: Iterable[str]) -> dict[str, int]:
