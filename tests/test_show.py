@@ -209,7 +209,7 @@ def test_every_square_of_verdicts_bears_its_sign_and_the_legend_says_what_it_mea
     assert words.count("✓") == 2 + 1 and words.count("✗") == 4 + 1, "in the squares and in the legend"
     assert {"first", "second", "a", "b", "c", "group", "left", "right", "yes", "no"} <= set(words)
     assert "unused" not in words
-    fig.canvas.draw()
+    fig.draw_without_rendering()
     page, width = fig.bbox, fig.get_figwidth()
     assert width <= 9.0
     for text in fig.axes[0].texts:
