@@ -134,6 +134,8 @@ def _main(job: dict[str, Any]) -> dict[str, Any]:
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
+    from devil_lib.course.kernel import kernel_settings
+
     executed, timeout = Path(job["executed"]), job["timeout"]
 
     def answer(outcome: Outcome, message: str = "") -> dict[str, Any]:
@@ -149,7 +151,7 @@ def _main(job: dict[str, Any]) -> dict[str, Any]:
             cwd=str(Path(job["notebook"]).parent),
             start_timeout=START_TIMEOUT,
             execution_timeout=timeout,
-            config=_kernel_settings(Path(job["answer"]).parent),
+            config=Config({"KernelManager": kernel_settings(Path(job["answer"]).parent)}),
         )
     except papermill.PapermillExecutionError as error:
         return answer("error", f"cell [{error.exec_count}]: {error.ename}: {error.evalue}")
@@ -160,18 +162,6 @@ def _main(job: dict[str, Any]) -> dict[str, Any]:
     except RuntimeError as error:
         return answer("kernel", f"the kernel did not start: {error}")
     return answer("passed")
-
-
-def _kernel_settings(folder: Path) -> Config:
-    """How the kernel is talked to: by sockets in the run's own folder where the system has them.
-
-    TCP ports are chosen free and then let go for the kernel to take; of two lessons that start together one may take the
-    other's, and both wait for ever.
-    """
-    if os.name == "nt":
-        return Config()
-    # A short name: the path of a socket has at most about 100 characters.
-    return Config({"KernelManager": {"transport": "ipc", "connection_file": str(folder / "k.json")}})
 
 
 def _any_cell_done(executed: Path) -> bool:

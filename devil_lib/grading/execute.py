@@ -15,10 +15,8 @@ from __future__ import annotations
 import ast
 import copy
 import math
-import os
 import re
 import tempfile
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from nbgrader.preprocessors import Execute, SaveAutoGrades
 from traitlets import Integer
 
 from devil_lib.course.execute import end_process_tree
+from devil_lib.course.kernel import kernel_settings
 from devil_lib.grading.warm import WarmKernelManager
 
 LOST = "CellLost"  # the name of the error that stands in a cell which took its kernel with it
@@ -49,16 +48,13 @@ class SturdyExecute(Execute):
     def preprocess(self, nb: NotebookNode, resources: Any = None, km: Any = None) -> tuple[NotebookNode, Any]:
         self._ran: list[int] = []  # the cells that a new kernel has to run again
         self._printed = 0
-        # A short name: the path of a socket has at most about 100 characters.
         with tempfile.TemporaryDirectory(prefix="devil-kernel-") as self._sockets:
             return super().preprocess(nb, resources, km)
 
     def create_kernel_manager(self) -> Any:
         manager = super().create_kernel_manager()
-        if os.name != "nt":
-            # TCP ports are chosen free and let go for the kernel to take, and another kernel may be faster.
-            manager.transport = "ipc"
-            manager.connection_file = str(Path(self._sockets) / f"{uuid.uuid4().hex[:8]}.json")
+        for name, value in kernel_settings(Path(self._sockets)).items():
+            setattr(manager, name, value)
         return manager
 
     def preprocess_cell(self, cell: NotebookNode, resources: Any, index: int) -> tuple[NotebookNode, Any]:
