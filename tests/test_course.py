@@ -442,6 +442,10 @@ def test_the_worst_is_the_one_nearest_to_its_bar():
     assert sweep.summarise(values, 1.0, None)["worst"] == 0.5
     assert sweep.summarise(values, None, 0.1)["worst"] == 0.2
     assert sweep.summarise(values, 1.0, 0.1)["worst"] == 0.2
+    tiny = {"0": 1e-44, "1": 1e-39, "2": 1e-79}
+    assert sweep.summarise(tiny, 0.05, None)["worst"] == 1e-39, (
+        "as far from the bar as the others, but for the last digits"
+    )
     assert sweep.summarise(values, 0.55, 0.0)["worst"] == 0.5
     assert sweep.summarise(values, 1.0, None)["mean"] == pytest.approx(1 / 3)
 

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -108,8 +109,12 @@ def run_sweep(tasks: list[Task], out: Path, target: Path = SWEEP_FILE, jobs: int
 def summarise(values: dict[str, float], below: float | None, above: float | None) -> dict[str, Any]:
     """One claim over the seeds: values by seed, mean, worst (the one nearest to its bar, or furthest past it), bar."""
 
-    def room(value: float) -> float:
-        return min(([] if below is None else [below - value]) + ([] if above is None else [value - above]))
+    def room(value: float) -> Fraction:
+        # Exactly: of p-values far below a bar of 0.05 every rounded difference would be the bar itself.
+        at = Fraction(value)
+        return min(
+            ([] if below is None else [Fraction(below) - at]) + ([] if above is None else [at - Fraction(above)])
+        )
 
     return {
         "values": values,
