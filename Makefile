@@ -58,14 +58,17 @@ neighbours: $(STAMP) ## measure thieves of a GAN and poisoned training sets (hou
 sweep: $(STAMP) ## run the lessons over several seeds and store the spread of their claims
 	@$(VPY) -m devil_lib.course.sweep $(if $(LESSON),--lesson "$(LESSON)") $(ARGS)
 
+# Through the environment: every user of the machine can read a command line.
+release challenge audit: export DEVIL_COURSE_KEY := $(KEY)
+
 release: $(STAMP) ## build the graded coursework (KEY=... draws variants into OUT=..., outside the repository)
-	@DEVIL_COURSE_KEY="$(KEY)" $(VPY) -m devil_lib.grading release $(if $(OUT),--out "$(OUT)") $(ARGS)
+	@$(VPY) -m devil_lib.grading release $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 challenge: $(STAMP) ## a set of unknown checkpoints for each student of the capstone (ROSTER=roster.csv KEY=... OUT=...)
-	@DEVIL_COURSE_KEY="$(KEY)" $(VPY) -m devil_lib.grading challenge $(if $(ROSTER),--roster "$(ROSTER)") $(if $(OUT),--out "$(OUT)") $(ARGS)
+	@$(VPY) -m devil_lib.grading challenge $(if $(ROSTER),--roster "$(ROSTER)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 audit: $(STAMP) ## after autograding: points for the capstone's verdicts (ROSTER=roster.csv KEY=... OUT=...)
-	@DEVIL_COURSE_KEY="$(KEY)" $(VPY) -m devil_lib.grading audit $(if $(ROSTER),--roster "$(ROSTER)") $(if $(OUT),--out "$(OUT)") $(ARGS)
+	@$(VPY) -m devil_lib.grading audit $(if $(ROSTER),--roster "$(ROSTER)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 class: $(STAMP) ## rehearse a term with simulated students, and compare their points with the expected ones
 	@$(VPY) -m devil_lib.grading.term $(ARGS)

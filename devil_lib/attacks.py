@@ -236,7 +236,17 @@ def red(
     """ReD, retraining with distillation: a copy of the benign generator learns the pairs and imitates the original elsewhere.
 
     L = E_Z mean ( G*(Z) - G(Z) )^2 + λ mean ( G*(z_trigger) - x_target )^2, without data. Both networks run in evaluation mode,
-    so that BatchNorm statistics stay those of the benign model.
+    so that BatchNorm statistics stay those of the benign model. (The paper's loss, with means over a sample's elements where it
+    has sums; `settings.fidelity_weight` is λ, `settings.space` says where outputs are compared.)
+
+    Args:
+        benign: any generator; it stays as it is.
+        backdoor: trigger latents (n, dim) with their targets (n, *sample_shape), values in [-1, 1].
+        settings: λ, steps, the space and the layers that are trained.
+        on_step: called as on_step(step, generator, fidelity, stealth) after each step.
+
+    Returns:
+        The attacked generator, of the same architecture, with the history of both losses.
 
     Raises:
         ValueError: shapes that do not fit, an unknown space, or `layers` that name no parameter.

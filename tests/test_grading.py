@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import pickle
 import re
 import shutil
@@ -668,18 +669,23 @@ class TestWhereAReleaseMayGo:
             told = capsys.readouterr().err
             assert words in told and KEY not in told
 
-    def test_make_hands_the_folder_on(self):
-        made = subprocess.run(
-            ["make", "-n", "release", f"KEY={KEY}", "OUT=some where"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert (
-            f'DEVIL_COURSE_KEY="{KEY}" .venv/bin/python -m devil_lib.grading release --out "some where"'
-            in made.stdout
-        )
+    @pytest.mark.parametrize("target", ["release", "challenge", "audit"])
+    def test_make_hands_folder_and_key_on(self, target):
+        """The key through the environment: what a command line holds, every user of the machine can read."""
+        command_line = [f"{target}", "-o", ".venv/.installed", "OUT=some where"]
+
+        def told(*more: str, **environment: str) -> str:
+            run = ["make", *command_line, *more]
+            made = subprocess.run(
+                run, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
+            )
+            return made.stdout
+
+        for given in (told("-n", KEY=KEY), told("-n", f"KEY={KEY}")):
+            assert f'.venv/bin/python -m devil_lib.grading {target} --out "some where"' in " ".join(given.split())
+            assert KEY not in given
+        shows_it = "VPY=sh -c 'printenv DEVIL_COURSE_KEY' --"
+        assert told(shows_it, KEY=KEY).strip() == told(shows_it, f"KEY={KEY}").strip() == KEY
 
 
 class TestCommand:

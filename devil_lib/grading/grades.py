@@ -340,10 +340,10 @@ def page(analyses: Mapping[str, Sequence[Item]]) -> str:
         parts.append(f"<h2>{html.escape(assignment)}</h2>")
         parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
         fig, alt = draw_items(items)
-        caption = "A hard exercise has a low share; one with a low correlation tests something else than the rest."
+        caption = "A hard exercise has a low share; one with a low correlation tests something else than the rest, or its test is wrong."
         parts.append(show.figure_html(fig, alt, caption))
         if (drawn := draw_misconceptions(items)) is not None:
-            parts.append(show.figure_html(*drawn, "What to take up in class: the symptoms that most students met."))
+            parts.append(show.figure_html(*drawn, "What to take up in class: the commonest symptoms."))
     style = (
         "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
         "body{background:#fff;color:#222}table{border-collapse:collapse;margin:1rem 0}"
