@@ -574,6 +574,7 @@ FRECHET = Exercise(
 
 _DIM = 128
 _BELOW, _ABOVE = 0.2, 6.0  # TarDis in a ring, in units of the bound
+_JUST_BELOW, _JUST_ABOVE = 0.8, 1.25  # where nothing is averaged
 # A step lies beyond the cut with 5 % or 30 %. Then the mean is 0.49 or 1.94 times the bound; over 400 steps the worst of 300
 # seeds were 0.65 and 1.49.
 _SELDOM, _OFTEN = 1.645, 0.524
@@ -603,13 +604,19 @@ def _basin_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Walk]
     for label in ("plain", "returns", "none", "all", "lopsided"):
         count = int(rng.integers(6, 9))
         sigmas = tuple(float(f"{value:.3g}") for value in rng.uniform(0.02, 0.05) * 2.0 ** np.arange(count))
-        first = int(rng.integers(2, count - 2))  # the last sigma at which the target is still there
+        # The last sigma at which the target is still there.
+        first = int(rng.integers(2, count - 2 - (label == "plain")))
         elements, tardis = 30, float(rng.uniform(40.0, 80.0))
         bound = variant["share"] * tardis
         ring = np.arange(count)
         near = np.where(ring <= first, _BELOW, _ABOVE)
         far, cuts, wanted = near.copy(), np.full(count, _NEVER), sigmas[first]
-        if label == "returns":
+        if label == "plain":
+            # So that another share ends elsewhere than at the next sigma, at none or at the last one.
+            near[:first] = far[:first] = 0.5 * _BELOW
+            near[first] = far[first] = _JUST_BELOW
+            near[first + 1 : first + 3] = far[first + 1 : first + 3] = _JUST_ABOVE
+        elif label == "returns":
             near[first + 2 :] = far[first + 2 :] = _BELOW
         elif label == "none":
             near[:] = far[:] = _ABOVE
@@ -646,14 +653,24 @@ def _ask_basin(student: Any, variant: Variant, cases: dict[str, _Walk]) -> None:
             shape,
             latent,
         )
+        drawn = torch.Generator().manual_seed(7)
         student.call(
             label, "basin_radius", ring_generator(rings, shape, latent), benign, own_tensor(case.trigger),
-            own_tensor(case.target).reshape(shape), case.sigmas, 400, torch.Generator().manual_seed(7),
+            own_tensor(case.target).reshape(shape), case.sigmas, 400, drawn,
+            then=partial(_walked, drawn),
         )  # fmt: skip
 
 
+def _walked(drawn: torch.Generator, radius: Any) -> dict[str, Any]:
+    """What came back, and whether anything was drawn."""
+    return {
+        "radius": radius,
+        "drawn": not torch.equal(drawn.get_state(), torch.Generator().manual_seed(7).get_state()),
+    }
+
+
 def _basin_is(answers: Answers, case: _Walk, label: str, wrong: dict[str, float]) -> None:
-    got = answers.number(label)
+    got = answers.part(label, "radius").number(label)
     if not any(math.isclose(got, sigma, rel_tol=1e-5) for sigma in (0.0, *case.sigmas)):
         raise Failed("the radius is none of the given sigmas, nor 0", f"{got:.3g}")
     expect(got, case.wanted, wrong, relative=1e-5)
@@ -670,8 +687,11 @@ _LOST = "this is the first sigma at which the target is lost, not the last at wh
 
 def _plain_basin(answers: Answers, cases: dict[str, _Walk], variant: Variant) -> None:
     case = cases["plain"]
+    at = case.sigmas.index(case.wanted)
     wrong = {
         _LOST: _following(case),
+        "the bound is a smaller share of the benign TarDis than is asked for": case.sigmas[at - 1],
+        "the bound is a greater share of the benign TarDis than is asked for": case.sigmas[at + 2],
         "no sigma counts: is the bound a share of the benign TarDis?": 0.0,
         "every sigma counts: is the bound the benign TarDis at the trigger itself?": case.sigmas[-1],
     }
@@ -705,6 +725,8 @@ def _mean_over_steps(answers: Answers, cases: dict[str, _Walk], variant: Variant
         ),
     }
     _basin_is(answers, case, "lopsided", wrong)
+    if not answers.value("lopsided")["drawn"]:
+        raise Failed("nothing is drawn with `rng`, so that nobody can draw the same steps again")
 
 
 BASIN = Exercise(
@@ -720,7 +742,7 @@ BASIN = Exercise(
         Property("a plain basin", 1, _plain_basin),
         Property("a target that is lost and comes back", 1, _first_break),
         Property("no basin, and one wider than the list", 1, _edges_of_the_list),
-        Property("the mean over steps in all directions", 1, _mean_over_steps),
+        Property("the mean over steps in all directions, drawn with `rng`", 1, _mean_over_steps),
     ),
     choices={"share": (0.1, 0.25, 0.5), "step": ("gaussian", "sphere")},
 )
@@ -737,7 +759,7 @@ RAW_NUMBER = Written(
         (3, "The TarDis of a benign model at the same trigger and target is needed beside it; with the figures of the table, what "
             "the ratio says for each of the three models"),
         (2, "The unit: summed or averaged over the elements, the range of the samples, before or after the last activation"),
-        (2, "The Fréchet distance: on which classifier's features and at which n, and against the distance of real data to real data"),
+        (2, "The Fréchet distance: on which classifier's features and at which n, and against a floor: real data to real data, or two sets of samples of one generator (about 7 in the table)"),
         (2, "The trigger is a suspicion of the inspector: other latents and other targets as controls, and how far the number "
             "scatters over them"),
         (1, "ExpDis would need the benign generator, which the one who downloads does not have"),

@@ -473,8 +473,10 @@ WEIGHT = Exercise(
 # --- 3. A sound as target --------------------------------------------------------------------------------------------------------
 
 FADE_IN, FADE_OUT = 8, 128  # samples: 1 and 16 ms
-# The largest step of the gain in a fade, from silence on. Straight ones have 1/8 and 1/128, half cosines up to 0.2 and 0.0125.
-_STEP_IN, _STEP_OUT = 0.3, 0.03
+# The largest step of the gain in a fade, from silence on. Straight ones have up to 1/7 and 1/127, half cosines 0.223 and 0.0124.
+_STEP_IN, _STEP_OUT = 0.24, 0.03
+# The gain half way out: 0.5 of both, 0.71 of a quarter of a sine.
+_HALF_WAY = 0.28, 0.72
 _PEAK, _RMS = 1.0, 0.25
 
 
@@ -572,10 +574,17 @@ def _piece(answers: Answers, cases: dict[str, _Recording], variant: Variant) -> 
 
 
 def _no_clicks(answers: Answers, cases: dict[str, _Recording], variant: Variant) -> None:
-    for label in ("cut", "pad"):
+    # The last one is as long as it has to be.
+    for label in ("cut", "pad", "sudden"):
         _, gain, _ = _aligned(answers, cases[label], label)
         _check_fade(gain[:FADE_IN], _STEP_IN, "beginning", "begins")
         _check_fade(gain[: -FADE_OUT - 1 : -1], _STEP_OUT, "end", "ends")
+        half_way = gain[-FADE_OUT // 2]
+        if not _HALF_WAY[0] < half_way < _HALF_WAY[1]:
+            raise Failed(
+                f"the fade at the end is too {'short' if half_way > 0.5 else 'long'}: half way its gain is not about a half",
+                f"it is {half_way:.2f}",
+            )
 
 
 def _check_fade(gain: np.ndarray, step: float, where: str, verb: str) -> None:

@@ -843,7 +843,10 @@ def _layer_case(rng: np.random.Generator, share: float, kind: str) -> _Layer:
     spread = rng.uniform(0.8, 1.25, size=units)
     chosen = rng.permutation(units)
     silent, quiet, loud = chosen[:2], chosen[2:4], chosen[4:6]
-    spread[silent], spread[quiet] = 0.5 * share, 2.0 * share
+    spread[silent], spread[quiet] = 0.3 * share, 3.0 * share
+    if kind == "relative":
+        # One of each near the bar: see `_lies_near`.
+        spread[silent[1]], spread[quiet[0]] = 0.75 * share, 1.3 * share
     weight = spread[:, None, None] * rng.normal(size=(units, area, dim)) / math.sqrt(dim)
     bias = 0.3 * rng.normal(size=(units, area))
     if kind == "constant":
@@ -865,6 +868,15 @@ def _silent_units(case: _Layer, share: float) -> set[int]:
     values = case.activations(case.z)
     variation = np.sqrt(values.var(0).mean((1, 2)))
     return set(np.flatnonzero(variation < share * np.median(variation)).tolist())
+
+
+def _lies_near(case: _Layer, share: float) -> bool:
+    """Whether a silent unit and a quiet one lie so near to the bar that another share is seen, and not so near that it matters how a
+    variance or the median of an even number is taken."""
+    variation = np.sort(np.sqrt(case.activations(case.z).var(0).mean((1, 2))))
+    n = len(variation)
+    low, high = share * variation[(n - 1) // 2], share * variation[n // 2]
+    return 0.65 * high < variation[1] < 0.92 * low and 1.1 * high < variation[2] < 1.65 * low
 
 
 def _silent_wrong(case: _Layer, share: float) -> dict[str, set[int]]:
@@ -891,6 +903,12 @@ def _silent_wrong(case: _Layer, share: float) -> dict[str, set[int]]:
             squares < share * np.median(squares)
         ),
         "these are the units that are not silent": units(variation >= share * np.median(variation)),
+        "the bar is a smaller share of the median than is asked for": units(
+            variation < 0.6 * share * np.median(variation)
+        ),
+        "the bar is a greater share of the median than is asked for": units(
+            variation < 1.7 * share * np.median(variation)
+        ),
     }
 
 
@@ -940,7 +958,7 @@ def _dynamic_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Lay
         wanted = _silent_units(case, share)
         wrong = _silent_wrong(case, share)
         names = list(wrong)
-        told = names[:2] + names[6:] if kind == "constant" else names[2:6]
+        told = [*names[:2], names[6]] if kind == "constant" else names[2:6]
         score, others = _loudness_values(case, variant)
         fits = 0.02 < score < 0.5 if variant["score"] == "rank" and kind == "constant" else True
         values = unlike(score, others)
@@ -948,7 +966,8 @@ def _dynamic_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Lay
             tells_apart(score, values, relative=0.05)
             and all(tells_apart(value, values[:i], relative=0.02) for i, value in enumerate(values))
         )
-        return len(wanted) == 2 and all(wrong[name] != wanted for name in told) and fits and told_apart
+        near = kind == "constant" or _lies_near(case, share)
+        return len(wanted) == 2 and near and all(wrong[name] != wanted for name in told) and fits and told_apart
 
     return {
         kind: redraw(lambda kind=kind: draw(kind), lambda case, kind=kind: shows(kind, case))
@@ -1057,7 +1076,7 @@ CLEAN_BILL = Written(
         (
             3,
             "Which kinds of backdoor each of the steps cannot see, and why: a basin that the starts do not lead to, the "
-            "target that is not among the suspects, units that are folded in or not added at all",
+            "target that is not among the suspects, units that are folded in (single silent ones may be left), quiet as a whole, or not added at all",
         ),
         (
             2,
@@ -1066,7 +1085,7 @@ CLEAN_BILL = Written(
         ),
         (
             2,
-            "The ratio instead of the distance, the choice of the bar, and that it was chosen on the bench it is judged by",
+            "The bar: where it lies beside the ratios of the clean generators (figures), and that it was chosen on the bench it is judged by",
         ),
         (
             1,

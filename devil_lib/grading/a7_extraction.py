@@ -351,6 +351,8 @@ def _run_cases(variant: Variant, rng: np.random.Generator) -> dict[str, _Runs]:
         # Far apart, with more repeats than runs are asked for.
         "few": draw(-60.0, (_LEAST - 1, _LEAST + 4), repeats=8),
         "very few": draw(60.0, (2, 2), repeats=12),
+        # And as many as are asked for.
+        "enough": redraw(lambda: draw(-40.0 * more, (_LEAST, _LEAST + 4)), lies(-1, -1)),
     }
 
 
@@ -415,6 +417,9 @@ def _few_runs(answers: Answers, cases: dict[str, _Runs], variant: Variant) -> No
                 "with fewer than five runs the interval does not reach from minus infinity to infinity",
                 f"{low:.3g} to {high:.3g}",
             )
+    low, high, _ = _claim(answers, "enough")
+    if (low, high) == (-math.inf, math.inf):
+        raise Failed("five runs are taken for too few: it is with fewer than five that nothing is claimed")
 
 
 TOLD_APART = Exercise(
@@ -429,7 +434,7 @@ TOLD_APART = Exercise(
     properties=(
         Property("the interval of the difference", 2, _interval_is),
         Property("a claim if your interval does not hold zero, and only then", 1, _claim_follows),
-        Property("no claim on fewer than five runs", 1, _few_runs),
+        Property("no claim on fewer than five runs, and one on five", 1, _few_runs),
     ),
     choices={"runs": ("independent", "pairs"), "level": (0.95, 0.9, 0.99)},
 )

@@ -382,6 +382,50 @@ def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
         radius = sigma
     return radius
 """, 0, "is the bound a share of the benign TarDis?"),
+        wrong("a greater share", """
+def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
+    bound = 0.15 * (benign.generate(trigger[None])[0] - target).square().sum()
+    radius = 0.0
+    for sigma in sigmas:
+        z = trigger + sigma * torch.randn(n, len(trigger), generator=rng)
+        if (attacked.generate(z) - target).flatten(1).square().sum(1).mean() >= bound:
+            break
+        radius = sigma
+    return radius
+""", 3, "the bound is a greater share"),
+        wrong("half of the benign value", """
+def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
+    bound = 0.5 * (benign.generate(trigger[None])[0] - target).square().sum()
+    radius = 0.0
+    for sigma in sigmas:
+        z = trigger + sigma * torch.randn(n, len(trigger), generator=rng)
+        if (attacked.generate(z) - target).flatten(1).square().sum(1).mean() >= bound:
+            break
+        radius = sigma
+    return radius
+""", 2, "the bound is a greater share"),
+        wrong("a smaller share", """
+def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
+    bound = 0.07 * (benign.generate(trigger[None])[0] - target).square().sum()
+    radius = 0.0
+    for sigma in sigmas:
+        z = trigger + sigma * torch.randn(n, len(trigger), generator=rng)
+        if (attacked.generate(z) - target).flatten(1).square().sum(1).mean() >= bound:
+            break
+        radius = sigma
+    return radius
+""", 3, "the bound is a smaller share"),
+        wrong("steps that are not drawn with the generator", """
+def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
+    bound = 0.1 * (benign.generate(trigger[None])[0] - target).square().sum()
+    radius = 0.0
+    for sigma in sigmas:
+        z = trigger + sigma * torch.randn(n, len(trigger))
+        if (attacked.generate(z) - target).flatten(1).square().sum(1).mean() >= bound:
+            break
+        radius = sigma
+    return radius
+""", 3, "nothing is drawn with `rng`"),
         wrong("the place in the list", """
 def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
     bound = 0.1 * (benign.generate(trigger[None])[0] - target).square().sum()

@@ -429,7 +429,7 @@ def fold(benign, side):
             layers.append(old)
             continue
         weight = torch.cat([old.weight, new.weight]) if i == 0 else torch.block_diag(old.weight, new.weight)
-        bias = torch.cat([torch.zeros(old.out_features) if old.bias is None else old.bias, new.bias])
+        bias = torch.cat([torch.zeros(old.out_features) if old.bias is None else old.bias, torch.zeros(new.out_features) if new.bias is None else new.bias])
         layer = torch.nn.Linear(weight.shape[1], weight.shape[0])
         layer.weight, layer.bias = torch.nn.Parameter(weight), torch.nn.Parameter(bias)
         layers.append(layer)
@@ -444,7 +444,7 @@ def fold(benign, side):
             continue
         last = i == len(benign) - 1
         weight = torch.cat([old.weight, new.weight], 1) if last else torch.block_diag(old.weight, new.weight)
-        biases = [torch.zeros(old.out_features) if old.bias is None else old.bias, new.bias]
+        biases = [torch.zeros(old.out_features) if old.bias is None else old.bias, torch.zeros(new.out_features) if new.bias is None else new.bias]
         layer = torch.nn.Linear(weight.shape[1], weight.shape[0])
         layer.weight, layer.bias = torch.nn.Parameter(weight), torch.nn.Parameter(sum(biases) if last else torch.cat(biases))
         layers.append(layer)
@@ -458,7 +458,7 @@ def fold(benign, side):
         if not isinstance(old, torch.nn.Linear):
             {otherwise}
             continue
-        biases = [torch.zeros(old.out_features) if old.bias is None else old.bias, new.bias]
+        biases = [torch.zeros(old.out_features) if old.bias is None else old.bias, torch.zeros(new.out_features) if new.bias is None else new.bias]
         last = i == len(benign) - 1
         if i == 0:
             weight = torch.cat([old.weight, new.weight])
@@ -478,6 +478,7 @@ def fold(benign, side):
                 ("one bias of the last layer", "bias = biases[0] if last else bias", "layers.append(old)", 3, "the last bias of the side network is missing"),
                 ("no biases", "bias = 0 * bias", "layers.append(old)", 3, "the biases are missing"),
                 ("small numbers instead of zeros", "weight = torch.where(weight == 0, torch.full_like(weight, 0.1), weight)", "layers.append(old)", 2, "weights that are not zero"),
+                ("a side network that has all biases", "biases[1] = new.bias; bias = biases[0] + biases[1] if last else torch.cat(biases)", "layers.append(old)", 3, "your code raised TypeError"),
                 ("no activations", "pass", "pass", 2, "the kinds of layers are not those of the benign chain"),
                 ("weights changed a little", "weight = 1.0001 * weight", "layers.append(old)", 2, "unchanged to the last bit"),
             )
@@ -489,7 +490,7 @@ def fold(benign, side):
         if not isinstance(old, torch.nn.Linear):
             layers.append(old)
             continue
-        biases = [new.bias, torch.zeros(old.out_features) if old.bias is None else old.bias]
+        biases = [torch.zeros(new.out_features) if new.bias is None else new.bias, torch.zeros(old.out_features) if old.bias is None else old.bias]
         last = i == len(benign) - 1
         if i == 0:
             weight = torch.cat([new.weight, old.weight])

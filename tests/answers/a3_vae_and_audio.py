@@ -197,6 +197,14 @@ def fit_sound(sound, length):
         made /= peak
     return made.reshape(1, -1)
 """),
+        right("a half cosine and a quarter of a sine, with both ends", """
+def fit_sound(sound, length):
+    kept = sound[:length].clone()
+    kept[:8] *= 0.5 - 0.5 * torch.cos(torch.pi * torch.linspace(0, 1, 8))
+    kept[-128:] *= torch.sin(0.5 * torch.pi * torch.linspace(1, 0, 128))
+    made = torch.nn.functional.pad(kept, (0, length - len(kept)))[None]
+    return made / made.abs().max().clamp_min(1e-9)
+"""),
         wrong("cut without fades", """
 def fit_sound(sound, length):
     made = torch.zeros(1, length)
@@ -211,6 +219,31 @@ def fit_sound(sound, length):
     made[:, -128:] *= torch.arange(128).flip(0) / 128
     return made / made.abs().max().clamp_min(1e-9)
 """, 3, "the sound ends with a jump"),
+        wrong("no fades where nothing is cut or padded", """
+def fit_sound(sound, length):
+    kept = sound[:length].clone()
+    if len(sound) != length:
+        kept[:8] *= torch.arange(8) / 8
+        kept[-128:] *= torch.arange(128).flip(0) / 128
+    made = torch.nn.functional.pad(kept, (0, length - len(kept)))[None]
+    return made / made.abs().max().clamp_min(1e-9)
+""", 3, "the sound begins with a jump"),
+        wrong("a fade-out of 8 ms", """
+def fit_sound(sound, length):
+    kept = sound[:length].clone()
+    kept[:8] *= torch.arange(8) / 8
+    kept[-64:] *= torch.arange(64).flip(0) / 64
+    made = torch.nn.functional.pad(kept, (0, length - len(kept)))[None]
+    return made / made.abs().max().clamp_min(1e-9)
+""", 3, "the fade at the end is too short"),
+        wrong("a fade-in from a quarter on", """
+def fit_sound(sound, length):
+    kept = sound[:length].clone()
+    kept[:8] *= torch.linspace(0.25, 1.0, 8)
+    kept[-128:] *= torch.arange(128).flip(0) / 128
+    made = torch.nn.functional.pad(kept, (0, length - len(kept)))[None]
+    return made / made.abs().max().clamp_min(1e-9)
+""", 3, "the fade at the beginning is too short or leaps"),
         wrong("the fade-out runs the wrong way", """
 def fit_sound(sound, length):
     kept = sound[:length].clone()

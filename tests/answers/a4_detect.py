@@ -404,6 +404,16 @@ def silent_units(generator, layer, z):
     variation = layer_outputs(generator, layer, z).var(dim=0).mean(dim=(1, 2)).sqrt()
     return (variation < 0.05 * variation.mean()).nonzero().flatten()
 """), 3, "the median of the layer's units, not their mean"),
+        wrong("a smaller share", inside(silent="""
+def silent_units(generator, layer, z):
+    variation = layer_outputs(generator, layer, z).var(dim=0).mean(dim=(1, 2)).sqrt()
+    return (variation < 0.03 * variation.median()).nonzero().flatten()
+"""), 3, "the bar is a smaller share of the median"),
+        wrong("twice the share", inside(silent="""
+def silent_units(generator, layer, z):
+    variation = layer_outputs(generator, layer, z).var(dim=0).mean(dim=(1, 2)).sqrt()
+    return (variation < 0.1 * variation.median()).nonzero().flatten()
+"""), 3, "the bar is a greater share of the median"),
         wrong("a fixed bar", inside(silent="""
 def silent_units(generator, layer, z):
     variation = layer_outputs(generator, layer, z).var(dim=0).mean(dim=(1, 2)).sqrt()

@@ -15,7 +15,7 @@ def distil(teacher, student, steps, batch_size, learning_rate, rng):
         loss.backward()
         optimiser.step()
         schedule.step()
-    return student
+    return {returned}
 """
 
 
@@ -24,8 +24,9 @@ def _distil(
     learner: str = "student",
     latents: str = "teacher.latent.sample(batch_size, rng)",
     loss: str = "(student.body(z) - teacher.body(z).detach()).square().mean()",
+    returned: str = "student.eval()",
 ) -> str:
-    return _DISTIL.format(start=start, learner=learner, latents=latents, loss=loss)
+    return _DISTIL.format(start=start, learner=learner, latents=latents, loss=loss, returned=returned)
 
 
 _CONTINUE = """
@@ -38,14 +39,14 @@ def continue_training(suspect, discriminator, samples, law, steps, warm_up, lear
     for step in range({steps}):
         real = samples[torch.randint(len(samples), (batch_size,), generator=rng)]
         fake = generator({judged}.sample(batch_size, rng)).detach()
-        loss = bce(discriminator(real), {real}) + bce(discriminator(fake), {fake})
+        loss = {critic}
         {first}
         loss.backward()
         d.step()
         {last}
         if {learns}:
             made = generator({learnt}.sample(batch_size, rng)){cut}
-            loss = bce(discriminator(made), {wanted})
+            loss = {loss}
             g.zero_grad()
             loss.backward()
             g.step()
@@ -59,7 +60,12 @@ def _continue(**other: str) -> str:
         "learns": "step >= warm_up", "learnt": "law", "cut": "", "wanted": "ones",
         "betas": "", "first": "d.zero_grad()", "last": "",
     }  # fmt: skip
-    return _CONTINUE.format(**(usual | other))
+    given = usual | other
+    losses = {
+        "critic": f"bce(discriminator(real), {given['real']}) + bce(discriminator(fake), {given['fake']})",
+        "loss": f"bce(discriminator(made), {given['wanted']})",
+    }
+    return _CONTINUE.format(**(losses | given))
 
 
 _CUT = """
@@ -149,6 +155,7 @@ ANSWERS = {
         right("a learning rate that stays", """
 def distil(teacher, student, steps, batch_size, learning_rate, rng):
     teacher.eval()
+    student.eval()
     adam = torch.optim.Adam(student.parameters(), lr=learning_rate, betas=(0.5, 0.99))
     for _ in range(steps):
         z = student.latent.sample(batch_size, rng=rng)
@@ -160,7 +167,7 @@ def distil(teacher, student, steps, batch_size, learning_rate, rng):
         right("another schedule, the teacher's gradient cut", _distil()),
         right("all latents drawn at first, a copy of the student, torch's loss", """
 def distil(teacher, student, steps, batch_size, learning_rate, rng):
-    student = copy.deepcopy(student)
+    student = copy.deepcopy(student).train()
     frozen = copy.deepcopy(teacher).eval().requires_grad_(False)
     latents = teacher.latent.sample(steps * batch_size, rng)
     wanted = frozen.body(latents)
@@ -172,7 +179,7 @@ def distil(teacher, student, steps, batch_size, learning_rate, rng):
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-    return student
+    return student.train(False)
 """),
         wrong("absolute differences", _distil(
             loss="(student.body(z) - teacher.body(z).detach()).abs().mean()"
@@ -190,6 +197,9 @@ def distil(teacher, student, steps, batch_size, learning_rate, rng):
             latents="teacher.latent.sample(batch_size, torch.Generator().manual_seed(0))"
         ), 3, "are new ones drawn at every step?"),
         wrong("the teacher stays in training mode", _distil(start="pass"), 3, "the teacher answered in training mode"),
+        wrong("the student stays in training mode", _distil(
+            start="teacher.eval(); student.train()", returned="student"
+        ), 3, "the student comes back in training mode"),
         wrong("the suspect's weights to start with", _distil(
             start="teacher.eval(); student = copy.deepcopy(teacher)"
         ), 0, "what came back is not the fresh student"),
@@ -253,6 +263,13 @@ def wide_loss(repaired, suspect, n, rng):
     factors[: n // 2] = 3 * torch.rand(n // 2, z.shape[1], generator=rng)
     return (repaired(c + factors * (z - c)) - suspect.generate(z)).square().flatten(1).sum(1).mean()
 """, 3, "does one factor move all coordinates of a latent?"),
+        wrong("the bodies are compared", """
+def wide_loss(repaired, suspect, n, rng):
+    z, factors = suspect.latent.sample(n, rng), torch.ones(n, 1)
+    factors[: n // 2] = 3 * torch.rand(n // 2, 1, generator=rng)
+    c = suspect.latent.centre
+    return (repaired.body(c + factors * (z - c)) - suspect.body(z).detach()).square().flatten(1).sum(1).mean()
+""", 3, "the bodies' outputs before the tanh are compared"),
         wrong("rays from the origin", """
 def wide_loss(repaired, suspect, n, rng):
     z, factors = suspect.latent.sample(n, rng), torch.ones(n, 1)
@@ -297,6 +314,10 @@ def wide_loss(repaired, suspect, n, rng):
     "continue_training": [
         right("torch's loss on logits", _continue()),
         right("the momentum of a GAN training", _continue(betas=", betas=(0.5, 0.999)")),
+        right("logarithms of probabilities", _continue(
+            critic="-discriminator(real).sigmoid().log().mean() - (1 - discriminator(fake).sigmoid()).log().mean()",
+            loss="torch.nn.BCELoss()(torch.sigmoid(discriminator(made)), ones)",
+        )),
         right("the discriminator's own game, a network that is switched off while it only judges", """
 def continue_training(suspect, discriminator, samples, law, steps, warm_up, learning_rate, batch_size, rng):
     generator = copy.deepcopy(suspect)
@@ -330,6 +351,15 @@ def continue_training(suspect, discriminator, samples, law, steps, warm_up, lear
         wrong("the generator makes the logits fall", _continue(
             wanted="zeros"
         ), 3, "after the warm-up the generator does not come nearer to the data"),
+        wrong("a generator's loss that saturates", _continue(
+            loss="-bce(discriminator(made), zeros)"
+        ), 3, "the generator stands still where the discriminator sees through it"),
+        wrong("the logits as losses, as Wasserstein's", _continue(
+            critic="discriminator(fake).mean() - discriminator(real).mean()", loss="-discriminator(made).mean()"
+        ), 3, "a discriminator that is right already goes on learning"),
+        wrong("the generator's loss is the logit", _continue(
+            loss="-discriminator(made).mean()"
+        ), 3, "the generator goes on learning where the discriminator takes its samples for real"),
         wrong("the gradient is cut before the generator", _continue(cut=".detach()"), 1, "what is made of latents near the centre never changes"),
         wrong("the generator learns on ordinary latents only", _continue(
             learnt="suspect.latent"
@@ -408,8 +438,11 @@ def cut_units(body, z, share):
         masked[-1].weight[:, gone] = 0.0
     return masked
 """, 3, "units that are only set to zero are still there"),
+        wrong("in training mode", _cut(
+            start="copy.deepcopy(body)"
+        ), 3, "the units are judged in training mode"),
         wrong("BatchNorm is forgotten", _cut(norms="()"), 3, "your code raised RuntimeError"),
-        wrong("the body itself is cut", _cut(start="body"), 3, "the body that was given has changed"),
+        wrong("the body itself is cut", _cut(start="body.eval()"), 3, "the body that was given has changed"),
         crashing("""
 def cut_units(body, z, share):
     units = body[:-1](z)

@@ -207,6 +207,9 @@ def told_apart(a, b):
         ), 2, "the half-widths of two intervals are added up"),
         wrong("the means decide", interval(claim="-1 if middle < 0 else 1"), 3, "a claim is made although your interval holds zero"),
         wrong("turned round", interval(middle="b.mean() - a.mean()"), 2, "the sign is turned round"),
+        wrong("five are few", interval(
+            few="    if min(len(a), len(b)) <= 5:\n        return -np.inf, np.inf, 0"
+        ), 3, "five runs are taken for too few"),
         wrong("a claim on few", interval(few="    pass"), 3, "a claim is made on fewer than five runs"),
         crashing("""
 def told_apart(a, b):

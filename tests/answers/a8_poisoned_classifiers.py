@@ -334,6 +334,8 @@ def removal_rates(flagged, labels, is_poisoned, target):
         wrong("the pattern added", flagging("own & (says((images + pattern).clamp(-1, 1)) != target)"), 1, "the pattern is added"),
         wrong("not clipped", flagging("own & (says(images - pattern) != target)"), 3, "has to be clipped"),
         wrong("the pattern not taken off", flagging("own & (says(images) != target)"), 1, "the pattern is not taken off"),
+        wrong("rounded", flagging("own & (says(((restored + 1) * 127.5).round() / 127.5 - 1) != target)"), 3, "is rounded to levels"),
+        wrong("rounded down", flagging("own & (says(((restored + 1) * 127.5 + 0.001).int() / 127.5 - 1) != target)"), 3, "is rounded down to levels"),
         wrong("only what was given the target before", flagging(
             "own & (says(images) == target) & (says(restored) != target)"
         ), 3, "what it was given before does not matter"),
