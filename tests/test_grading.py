@@ -675,9 +675,11 @@ class TestWhereAReleaseMayGo:
         command_line = [f"{target}", "-o", ".venv/.installed", "OUT=some where"]
 
         def told(*more: str, **environment: str) -> str:
-            run = ["make", *command_line, *more]
+            # The tests may have been started by make themselves, which leaves word for makes within it.
+            around = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+            run = ["make", "--no-print-directory", *command_line, *more]
             made = subprocess.run(
-                run, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
+                run, cwd=ROOT, env={**around, **environment}, capture_output=True, text=True, timeout=60
             )
             return made.stdout
 
