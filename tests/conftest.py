@@ -14,6 +14,8 @@ if one_of_several():
     # Several threads in each of several processes would wait for one another. PyTorch reads this when it is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+
 # What takes minutes comes first, so that no process is left alone with it at the end; all else in the order of the names.
 LONG = (
     "test_notebooks",
@@ -37,6 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         alone = item.path.stem == "test_notebooks"
         item.add_marker(pytest.mark.xdist_group(item.name if alone else item.path.stem))
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """What a test draws without a seed of its own is the same at every run, whatever ran before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture
