@@ -672,12 +672,11 @@ class TestWhereAReleaseMayGo:
     @pytest.mark.parametrize("target", ["release", "challenge", "audit"])
     def test_make_hands_folder_and_key_on(self, target):
         """The key through the environment: what a command line holds, every user of the machine can read."""
-        command_line = [f"{target}", "-o", ".venv/.installed", "OUT=some where"]
 
         def told(*more: str, **environment: str) -> str:
             # The tests may have been started by make themselves, which leaves word for makes within it.
             around = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-            run = ["make", "--no-print-directory", *command_line, *more]
+            run = ["make", "--no-print-directory", "-o", ".venv/.installed", target, "OUT=some where", *more]
             made = subprocess.run(
                 run, cwd=ROOT, env={**around, **environment}, capture_output=True, text=True, timeout=60
             )

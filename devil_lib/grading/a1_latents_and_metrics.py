@@ -657,16 +657,13 @@ def _ask_basin(student: Any, variant: Variant, cases: dict[str, _Walk]) -> None:
         student.call(
             label, "basin_radius", ring_generator(rings, shape, latent), benign, own_tensor(case.trigger),
             own_tensor(case.target).reshape(shape), case.sigmas, 400, drawn,
-            then=partial(_walked, drawn),
+            then=partial(_walked, drawn, drawn.get_state()),
         )  # fmt: skip
 
 
-def _walked(drawn: torch.Generator, radius: Any) -> dict[str, Any]:
+def _walked(drawn: torch.Generator, before: torch.Tensor, radius: Any) -> dict[str, Any]:
     """What came back, and whether anything was drawn."""
-    return {
-        "radius": radius,
-        "drawn": not torch.equal(drawn.get_state(), torch.Generator().manual_seed(7).get_state()),
-    }
+    return {"radius": radius, "drawn": not torch.equal(drawn.get_state(), before)}
 
 
 def _basin_is(answers: Answers, case: _Walk, label: str, wrong: dict[str, float]) -> None:

@@ -2,6 +2,26 @@
 
 from grading_answers import crashing, right, wrong
 
+_BASIN = """
+def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
+    bound = {share} * ({model}.generate(trigger[None])[0] - target).square().sum()
+    radius = 0.0
+    for sigma in sigmas:
+        z = trigger + sigma * torch.randn(n, len(trigger){drawn})
+        if (attacked.generate(z) - target).flatten(1).square().sum(1).{over_steps}() >= bound:
+            break
+        radius = sigma
+    return radius
+"""
+
+
+def _basin(
+    share: str = "0.1", model: str = "benign", drawn: str = ", generator=rng", over_steps: str = "mean"
+) -> str:
+    """An answer to `basin_radius`, right but for the parts that are given."""
+    return _BASIN.format(share=share, model=model, drawn=drawn, over_steps=over_steps)
+
+
 ANSWERS = {
     "sample_latents": [
         right("in place", """
@@ -318,17 +338,7 @@ def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
             return sigma
     return sigmas[-1]
 """, 0, "this is the first sigma at which the target is lost"),
-        wrong("a share of the attacked generator's own value", """
-def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
-    bound = 0.1 * (attacked.generate(trigger[None])[0] - target).square().sum()
-    radius = 0.0
-    for sigma in sigmas:
-        z = trigger + sigma * torch.randn(n, len(trigger), generator=rng)
-        if (attacked.generate(z) - target).flatten(1).square().sum(1).mean() >= bound:
-            break
-        radius = sigma
-    return radius
-""", 0, "is the bound a share of the benign TarDis?"),
+        wrong("a share of the attacked generator's own value", _basin(model="attacked"), 0, "is the bound a share of the benign TarDis?"),
         wrong("the benign value beside every step", """
 def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
     radius = 0.0
@@ -340,28 +350,8 @@ def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
         radius = sigma
     return radius
 """, 0, "is the bound the benign TarDis at the trigger itself?"),
-        wrong("the greatest of the steps", """
-def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
-    bound = 0.1 * (benign.generate(trigger[None])[0] - target).square().sum()
-    radius = 0.0
-    for sigma in sigmas:
-        z = trigger + sigma * torch.randn(n, len(trigger), generator=rng)
-        if (attacked.generate(z) - target).flatten(1).square().sum(1).max() >= bound:
-            break
-        radius = sigma
-    return radius
-""", 3, "a few steps that lose the target are taken for all"),
-        wrong("the median of the steps", """
-def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
-    bound = 0.1 * (benign.generate(trigger[None])[0] - target).square().sum()
-    radius = 0.0
-    for sigma in sigmas:
-        z = trigger + sigma * torch.randn(n, len(trigger), generator=rng)
-        if (attacked.generate(z) - target).flatten(1).square().sum(1).median() >= bound:
-            break
-        radius = sigma
-    return radius
-""", 3, "steps that lose the target are passed over"),
+        wrong("the greatest of the steps", _basin(over_steps="max"), 3, "a few steps that lose the target are taken for all"),
+        wrong("the median of the steps", _basin(over_steps="median"), 3, "steps that lose the target are passed over"),
         wrong("one and the same step in every coordinate", """
 def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
     bound = 0.1 * (benign.generate(trigger[None])[0] - target).square().sum()
@@ -382,50 +372,10 @@ def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
         radius = sigma
     return radius
 """, 0, "is the bound a share of the benign TarDis?"),
-        wrong("a greater share", """
-def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
-    bound = 0.15 * (benign.generate(trigger[None])[0] - target).square().sum()
-    radius = 0.0
-    for sigma in sigmas:
-        z = trigger + sigma * torch.randn(n, len(trigger), generator=rng)
-        if (attacked.generate(z) - target).flatten(1).square().sum(1).mean() >= bound:
-            break
-        radius = sigma
-    return radius
-""", 3, "the bound is a greater share"),
-        wrong("half of the benign value", """
-def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
-    bound = 0.5 * (benign.generate(trigger[None])[0] - target).square().sum()
-    radius = 0.0
-    for sigma in sigmas:
-        z = trigger + sigma * torch.randn(n, len(trigger), generator=rng)
-        if (attacked.generate(z) - target).flatten(1).square().sum(1).mean() >= bound:
-            break
-        radius = sigma
-    return radius
-""", 2, "the bound is a greater share"),
-        wrong("a smaller share", """
-def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
-    bound = 0.07 * (benign.generate(trigger[None])[0] - target).square().sum()
-    radius = 0.0
-    for sigma in sigmas:
-        z = trigger + sigma * torch.randn(n, len(trigger), generator=rng)
-        if (attacked.generate(z) - target).flatten(1).square().sum(1).mean() >= bound:
-            break
-        radius = sigma
-    return radius
-""", 3, "the bound is a smaller share"),
-        wrong("steps that are not drawn with the generator", """
-def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
-    bound = 0.1 * (benign.generate(trigger[None])[0] - target).square().sum()
-    radius = 0.0
-    for sigma in sigmas:
-        z = trigger + sigma * torch.randn(n, len(trigger))
-        if (attacked.generate(z) - target).flatten(1).square().sum(1).mean() >= bound:
-            break
-        radius = sigma
-    return radius
-""", 3, "nothing is drawn with `rng`"),
+        wrong("a greater share", _basin(share="0.15"), 3, "the bound is a greater share"),
+        wrong("half of the benign value", _basin(share="0.5"), 2, "the bound is a greater share"),
+        wrong("a smaller share", _basin(share="0.07"), 3, "the bound is a smaller share"),
+        wrong("steps that are not drawn with the generator", _basin(drawn=""), 3, "nothing is drawn with `rng`"),
         wrong("the place in the list", """
 def basin_radius(attacked, benign, trigger, target, sigmas, n, rng):
     bound = 0.1 * (benign.generate(trigger[None])[0] - target).square().sum()

@@ -2,6 +2,23 @@
 
 from grading_answers import crashing, right, wrong
 
+_FIT = """
+def fit_sound(sound, length):
+    kept = sound[:length].clone()
+    kept[:8] *= {fade_in}
+    kept[-{ending}:] *= {fade_out}
+    made = torch.nn.functional.pad(kept, (0, length - len(kept)))[None]
+    return made / made.abs().max().clamp_min(1e-9)
+"""
+
+
+def _fit(
+    fade_in: str = "torch.arange(8) / 8", fade_out: str = "torch.arange(128).flip(0) / 128", ending: int = 128
+) -> str:
+    """An answer to `fit_sound`, with the fades that are given."""
+    return _FIT.format(fade_in=fade_in, fade_out=fade_out, ending=ending)
+
+
 ANSWERS = {
     "negative_elbo": [
         right("distributions of torch, double precision", """
@@ -197,14 +214,7 @@ def fit_sound(sound, length):
         made /= peak
     return made.reshape(1, -1)
 """),
-        right("a half cosine and a quarter of a sine, with both ends", """
-def fit_sound(sound, length):
-    kept = sound[:length].clone()
-    kept[:8] *= 0.5 - 0.5 * torch.cos(torch.pi * torch.linspace(0, 1, 8))
-    kept[-128:] *= torch.sin(0.5 * torch.pi * torch.linspace(1, 0, 128))
-    made = torch.nn.functional.pad(kept, (0, length - len(kept)))[None]
-    return made / made.abs().max().clamp_min(1e-9)
-"""),
+        right("a half cosine and a quarter of a sine, with both ends", _fit(fade_in="0.5 - 0.5 * torch.cos(torch.pi * torch.linspace(0, 1, 8))", fade_out="torch.sin(0.5 * torch.pi * torch.linspace(1, 0, 128))")),
         wrong("cut without fades", """
 def fit_sound(sound, length):
     made = torch.zeros(1, length)
@@ -228,30 +238,9 @@ def fit_sound(sound, length):
     made = torch.nn.functional.pad(kept, (0, length - len(kept)))[None]
     return made / made.abs().max().clamp_min(1e-9)
 """, 3, "the sound begins with a jump"),
-        wrong("a fade-out of 8 ms", """
-def fit_sound(sound, length):
-    kept = sound[:length].clone()
-    kept[:8] *= torch.arange(8) / 8
-    kept[-64:] *= torch.arange(64).flip(0) / 64
-    made = torch.nn.functional.pad(kept, (0, length - len(kept)))[None]
-    return made / made.abs().max().clamp_min(1e-9)
-""", 3, "the fade at the end is too short"),
-        wrong("a fade-in from a quarter on", """
-def fit_sound(sound, length):
-    kept = sound[:length].clone()
-    kept[:8] *= torch.linspace(0.25, 1.0, 8)
-    kept[-128:] *= torch.arange(128).flip(0) / 128
-    made = torch.nn.functional.pad(kept, (0, length - len(kept)))[None]
-    return made / made.abs().max().clamp_min(1e-9)
-""", 3, "the fade at the beginning is too short or leaps"),
-        wrong("the fade-out runs the wrong way", """
-def fit_sound(sound, length):
-    kept = sound[:length].clone()
-    kept[:8] *= torch.arange(8) / 8
-    kept[-128:] *= torch.arange(128) / 128
-    made = torch.nn.functional.pad(kept, (0, length - len(kept)))[None]
-    return made / made.abs().max().clamp_min(1e-9)
-""", 3, "the fade at the end runs the wrong way"),
+        wrong("a fade-out of 8 ms", _fit(fade_out="torch.arange(64).flip(0) / 64", ending=64), 3, "the fade at the end is too short"),
+        wrong("a fade-in from a quarter on", _fit(fade_in="torch.linspace(0.25, 1.0, 8)"), 3, "the fade at the beginning is too short or leaps"),
+        wrong("the fade-out runs the wrong way", _fit(fade_out="torch.arange(128) / 128"), 3, "the fade at the end runs the wrong way"),
         wrong("normalised before it is cut and faded", """
 def fit_sound(sound, length):
     kept = (sound / sound.abs().max().clamp_min(1e-9))[:length]

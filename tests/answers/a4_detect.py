@@ -77,6 +77,15 @@ def bench_table(models, planted, inspect, bar):
 """
 
 
+def below(bar: str) -> str:
+    """A `silent_units` with another bar for the variation."""
+    return f"""
+def silent_units(generator, layer, z):
+    variation = layer_outputs(generator, layer, z).var(dim=0).mean(dim=(1, 2)).sqrt()
+    return (variation < {bar}).nonzero().flatten()
+"""
+
+
 ANSWERS = {
     "hit_probability": [
         right("the law as a mixture, summed by hand", """
@@ -399,26 +408,10 @@ def silent_units(generator, layer, z):
     spread = layer_outputs(generator, layer, z).std(dim=(0, 2, 3))
     return (spread < 0.05 * spread.median()).nonzero().flatten()
 """), 3, "the same pattern at every latent is silent too"),
-        wrong("the mean of the layer", inside(silent="""
-def silent_units(generator, layer, z):
-    variation = layer_outputs(generator, layer, z).var(dim=0).mean(dim=(1, 2)).sqrt()
-    return (variation < 0.05 * variation.mean()).nonzero().flatten()
-"""), 3, "the median of the layer's units, not their mean"),
-        wrong("a smaller share", inside(silent="""
-def silent_units(generator, layer, z):
-    variation = layer_outputs(generator, layer, z).var(dim=0).mean(dim=(1, 2)).sqrt()
-    return (variation < 0.03 * variation.median()).nonzero().flatten()
-"""), 3, "the bar is a smaller share of the median"),
-        wrong("twice the share", inside(silent="""
-def silent_units(generator, layer, z):
-    variation = layer_outputs(generator, layer, z).var(dim=0).mean(dim=(1, 2)).sqrt()
-    return (variation < 0.1 * variation.median()).nonzero().flatten()
-"""), 3, "the bar is a greater share of the median"),
-        wrong("a fixed bar", inside(silent="""
-def silent_units(generator, layer, z):
-    variation = layer_outputs(generator, layer, z).var(dim=0).mean(dim=(1, 2)).sqrt()
-    return (variation < 0.05).nonzero().flatten()
-"""), 3, "not a fixed number"),
+        wrong("the mean of the layer", inside(silent=below("0.05 * variation.mean()")), 3, "the median of the layer's units, not their mean"),
+        wrong("a smaller share", inside(silent=below("0.03 * variation.median()")), 3, "the bar is a smaller share of the median"),
+        wrong("twice the share", inside(silent=below("0.1 * variation.median()")), 3, "the bar is a greater share of the median"),
+        wrong("a fixed bar", inside(silent=below("0.05")), 3, "not a fixed number"),
         wrong("the sign counts", inside(loud="""
 def loudness(generator, layer, z, trigger):
     usual = layer_outputs(generator, layer, z).amax(dim=(1, 2, 3))
